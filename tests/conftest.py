@@ -1,0 +1,52 @@
+"""What the tests share: a two-layer BERT trained once per session, and the sample files."""
+
+import os
+
+# Before any Hugging Face import: no test may reach a hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import TrainConfig, load_config
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "data" / "sample"
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tmp_path_factory):
+    """A config that trains two epochs of the tiny BERT in seconds, recorded in a store of its own."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return load_config(
+        TrainConfig,
+        ROOT / "configs" / "demo.yaml",
+        [
+            f"data.train={SAMPLE / 'train.jsonl'}",
+            f"data.dev={SAMPLE / 'dev.jsonl'}",
+            f"model.base_model={ROOT / 'data' / 'models' / 'tiny-base'}",
+            f"output={folder / 'tiny'}",
+            f"tracking.uri=sqlite:///{folder / 'mlflow.db'}",
+            "training.epochs=2",
+            "model.max_length=96",
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_settings):
+    """The outcome of one real training run; its folder is a model folder."""
+    from pipeline.train import train
+
+    return train(tiny_settings)
+
+
+@pytest.fixture(scope="session")
+def predictor(trained):
+    """The trained model, ready to label."""
+    from pipeline.predict import Predictor
+
+    return Predictor.from_folder(str(trained.folder), "cpu")
