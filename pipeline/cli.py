@@ -60,6 +60,11 @@ def main() -> None:
         # The reader of our output (head, less) has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        place = f" at {error.filename}" if error.filename else ""
+        message = f"expected to read and write files{place}, found: {error.strerror or error}; free space or permit it."
+        _errors().print(f"[bold]hepatag:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
+        sys.exit(BAD_INPUT)
 
 
 def _version(wanted: bool) -> None:
@@ -276,9 +281,9 @@ def ui(
 
     Example: `hepatag ui --port 5001`
     """
-    from pipeline.tracking import serve_ui
+    from pipeline.tracking import serve_ui, ui_address
 
-    _errors().print(f"MLflow on http://127.0.0.1:{port}; Ctrl-C ends it.", highlight=False)
+    _errors().print(f"MLflow on {ui_address(port=port)}; Ctrl-C ends it.", highlight=False, soft_wrap=True)
     raise typer.Exit(serve_ui(uri, port=port))
 
 

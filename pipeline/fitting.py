@@ -24,6 +24,7 @@ from pipeline.config import ModelConfig, TrainingConfig
 from pipeline.corpus import Example, label_matrix
 from pipeline.decision import decide, tune_thresholds
 from pipeline.device import Device
+from pipeline.model import quiet_transformers
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import encode, hints_of, model_text, vary
 
@@ -207,7 +208,7 @@ def fit(
         one for one in trainer.callback_handler.callbacks if type(one).__name__ != "PrinterCallback"
     ]
     started = time.monotonic()
-    with _interruptible(watch):
+    with _interruptible(watch), quiet_transformers():
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = time.monotonic() - started
     return Fitted(network.cpu(), watch.history, watch.rate, seconds, watch.interrupted)

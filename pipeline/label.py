@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -157,23 +158,32 @@ def label(
     paths = find_inputs(inputs)
     library = Library.open(out, create=True)
     results = []
-    with hold(out):
+    with _writing(out), hold(out):
+        # Read once: with 1,300 inputs, once per input would be a million file reads.
+        ledger, known = library.ledger(), library.known_hashes(predictor.fingerprint)
+        work = _Work(predictor, library, ledger, known, format, gate, force, report)
         for path in paths:
             try:
-                result = _label_file(path, predictor, library, format, gate, force, report)
+                result = _label_file(path, work)
             except InputError as error:
                 result = FileResult(str(path), Counts(), 0.0, error=str(error))
-            except OSError as error:
-                raise OutputError(
-                    f"Expected to write results of {path} to {out}, found: {error.strerror}; free or "
-                    "choose another place, then run the same command again."
-                ) from None
             results.append(result)
             if on_file:
                 on_file(result)
         # 5. The view
         in_scope, out_of_scope = write_view(library, predictor, jsonl=jsonl)
     return Labelled(results, out / "labels.parquet", in_scope, out_of_scope)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"Expected to write results to {out}, found: {error.strerror or error}; free or choose another place, then "
+            "run the same command again."
+        ) from None
 
 
 def write_view(library: Library, predictor: Predictor, *, jsonl: bool) -> tuple[int, int]:
@@ -187,71 +197,72 @@ def write_view(library: Library, predictor: Predictor, *, jsonl: bool) -> tuple[
     return in_scope, table.num_rows - in_scope
 
 
-def _label_file(
-    path: Path,
-    predictor: Predictor,
-    library: Library,
-    format: str | None,
-    gate: str,
-    force: bool,
-    report: Callable[[Moment], None] | None,
-) -> FileResult:
-    started, name = time.monotonic(), input_name(path)
+@dataclass(frozen=True)
+class _Work:
+    """What all inputs of a run share; ``ledger`` and ``known`` (text hashes that the model has seen) grow with it."""
+
+    predictor: Predictor
+    library: Library
+    ledger: dict[str, LedgerEntry]
+    known: set[str]
+    format: str | None
+    gate: str
+    force: bool
+    report: Callable[[Moment], None] | None
+
+    def tell(self, moment: Moment) -> None:
+        if self.report:
+            self.report(moment)
+
+
+def _label_file(path: Path, work: _Work) -> FileResult:
+    started, name, fingerprint = time.monotonic(), input_name(path), work.predictor.fingerprint
     # 1. Skip what is done
     digest = _md5(path)
-    ledger = library.ledger()
-    before = ledger.get(name)
-    kind = format or detect_format(path)
-    gated = gate == "terms" or (gate == "auto" and kind == "pubmed")
+    before = work.ledger.get(name)
+    kind = work.format or detect_format(path)
+    gated = work.gate == "terms" or (work.gate == "auto" and kind == "pubmed")
     gate_version = GATE_VERSION if gated else "none"
     same = before and (before.md5, before.gate, before.text_version) == (digest, gate_version, TEXT_VERSION)
-    if before and same and not force and predictor.fingerprint in before.models:
+    if before and same and not work.force and fingerprint in before.models:
         return FileResult(str(path), before.counts, time.monotonic() - started, skipped=True)
     # 2. Read, unless only the model is new
-    if before and same and not force:
+    if before and same and not work.force:
         counts, models, order = before.counts, before.models, before.order
     else:
-        library.forget(name)
-        counts, models = _read_file(path, kind, gated, predictor, library, name, report), ()
-        order = before.order if before else input_order(name, 1 + max((e.order[1] for e in ledger.values()), default=0))
+        counts, models = _read_file(path, kind, gated, name, work), ()
+        latest = max((entry.order[1] for entry in work.ledger.values() if not entry.order[0]), default=0)
+        order = before.order if before else input_order(name, latest + 1)
     # 3. The model, on new texts
-    new, reused, cut = _predict_new(path, name, predictor, library, report)
+    new, reused, cut = _predict_new(path, name, work)
     # 4. The ledger
     counts = replace(counts, new_texts=new, reused_texts=reused, cut_texts=cut)
     seconds = time.monotonic() - started
-    library.write_ledger(
-        LedgerEntry(
-            name=name,
-            source=path.name,
-            md5=digest,
-            order=order,
-            gate=gate_version,
-            text_version=TEXT_VERSION,
-            counts=counts,
-            seconds=round(seconds, 3),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            models=(*models, predictor.fingerprint),
-        )
+    entry = LedgerEntry(
+        name=name,
+        source=path.name,
+        md5=digest,
+        order=order,
+        gate=gate_version,
+        text_version=TEXT_VERSION,
+        counts=counts,
+        seconds=round(seconds, 3),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        models=tuple(dict.fromkeys((*models, fingerprint))),
     )
+    work.library.write_ledger(entry)
+    work.ledger[name] = entry
     return FileResult(str(path), counts, seconds)
 
 
-def _read_file(
-    path: Path,
-    kind: str,
-    gated: bool,
-    predictor: Predictor,
-    library: Library,
-    name: str,
-    report: Callable[[Moment], None] | None,
-) -> Counts:
+def _read_file(path: Path, kind: str, gated: bool, name: str, work: _Work) -> Counts:
     rejects: list[Reject] = []
     records = citations = skipped = deleted = 0
-    writer = CitationWriter(library, name)
+    hints, writer = work.predictor.model.card.hints, CitationWriter(work.library, name)
     try:
         for position, entry in enumerate(read(path, format=kind, gate=gated)):
             if isinstance(entry, Record):
-                text = model_text(entry, hints=predictor.model.card.hints)
+                text = model_text(entry, hints=hints)
                 writer.add(entry, position, text_hash(text))
                 records, citations = records + 1, citations + 1
             elif isinstance(entry, Skipped):
@@ -262,26 +273,25 @@ def _read_file(
                 deleted += 1
             else:
                 rejects.append(entry)
-            if report and position % 256 == 0:
-                report(Moment(path.name, "reading", position, None))
+            if position % 256 == 0:
+                work.tell(Moment(path.name, "reading", position, None))
+        # Only now: an input that turns out damaged leaves what an earlier run had of it.
+        work.library.forget(name)
         writer.finish()
     except BaseException:
         writer.abandon()
         raise
-    library.write_rejects(name, rejects)
+    work.library.write_rejects(name, rejects)
     return Counts(records=records, citations=citations, gated=skipped, rejected=len(rejects), deleted=deleted)
 
 
-def _predict_new(
-    path: Path, name: str, predictor: Predictor, library: Library, report: Callable[[Moment], None] | None
-) -> tuple[int, int, int]:
+def _predict_new(path: Path, name: str, work: _Work) -> tuple[int, int, int]:
     """Run the model on an input's texts that it has not seen; returns new, reused and cut texts."""
-    rows = library.citations(name)
-    known = library.known_hashes(predictor.fingerprint, without=name)
+    rows, predictor = work.library.citations(name), work.predictor
     texts: dict[str, str] = {}
     reused = 0
     for row in as_rows(rows.select(["id", "title", "abstract", "text_hash"])):
-        if row["text_hash"] in known:
+        if row["text_hash"] in work.known:
             reused += 1
         elif row["text_hash"] not in texts:
             texts[row["text_hash"]] = model_text(stored_record(row), hints=predictor.model.card.hints)
@@ -292,11 +302,11 @@ def _predict_new(
     def on_batch(size: int) -> None:
         nonlocal done
         done += size
-        if report:
-            report(Moment(path.name, "labelling", done, len(texts)))
+        work.tell(Moment(path.name, "labelling", done, len(texts)))
 
     raw, cut = predictor.raw_proba(list(texts.values()), on_batch)
-    library.write_predictions(name, predictor.fingerprint, list(texts), raw, cut)
+    work.library.write_predictions(name, predictor.fingerprint, list(texts), raw, cut)
+    work.known.update(texts)
     return len(texts), reused, int(cut.sum())
 
 

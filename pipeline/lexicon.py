@@ -98,6 +98,17 @@ class _Index:
         self._known: dict[str, _Candidates] = {}
         self._unions: dict[tuple[str, ...], re.Pattern[str]] = {}
 
+    def hits(self, text: str) -> Iterator[tuple[_Term, tuple[int, int]]]:
+        """Every place where a term stands."""
+        for word in _WORD.finditer(text):
+            one_word, longer, any_longer = self[word[0]]
+            for term in one_word:
+                yield term, word.span()
+            if longer and (any_longer is None or any_longer.match(text, word.start())):
+                for term in longer:
+                    if match := term.pattern.match(text, word.start()):
+                        yield term, match.span()
+
     def __getitem__(self, word: str) -> _Candidates:
         """Terms of one word that match ``word``, and longer terms that may begin with it; remembered per word."""
         found = self._known.get(word)
@@ -313,9 +324,12 @@ def _cuts(abstract: str, offset: int, lexicon: Lexicon) -> dict[int, str | None]
     cuts: dict[int, str | None] = {offset: None}
     for match in _SENTENCE_END.finditer(abstract):
         cuts[offset + match.end()] = None
-    for match in lexicon.headings.finditer(abstract):
+    position = 0
+    while match := lexicon.headings.search(abstract, position):
         if match.start() and not abstract[match.start() - 1].isspace():
+            position = match.start() + 1
             continue
+        position = match.end()
         start = offset + match.start()
         if match[0].endswith(":") or start in cuts or abstract[: match.start()].rstrip()[-1:] in set(".!?)"):
             cuts[start] = lexicon.heading_kind[match[1]]
@@ -345,19 +359,13 @@ def _matches(text: str, lower: str, lexicon: Lexicon) -> dict[str, set[tuple[int
     void: dict[str, list[tuple[int, int]]] = defaultdict(list)
     unless: set[str] = set()
     for source, index in ((lower, lexicon.any_case), (text, lexicon.as_written)):
-        for word in _WORD.finditer(source):
-            one_word, longer, any_longer = index[word[0]]
-            start = word.start()
-            hits = [(term, word.span()) for term in one_word]
-            if longer and (any_longer is None or any_longer.match(source, start)):
-                hits += [(term, match.span()) for term in longer if (match := term.pattern.match(source, start))]
-            for term, span in hits:
-                if term.role == "void":
-                    void[term.concept].append(span)
-                elif term.role == "unless":
-                    unless.add(term.concept)
-                else:
-                    (acronyms if term.acronym else places)[term.concept].add(span)
+        for term, span in index.hits(source):
+            if term.role == "void":
+                void[term.concept].append(span)
+            elif term.role == "unless":
+                unless.add(term.concept)
+            else:
+                (acronyms if term.acronym else places)[term.concept].add(span)
     for concept, spans in acronyms.items():
         if concept not in unless:
             places[concept].update(_own_acronyms(text, spans, places[concept]))

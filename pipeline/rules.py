@@ -267,7 +267,7 @@ class KeywordRules:
             bool array of the same shape.
         """
         taxonomy, rules = self._taxonomy, self._taxonomy.constraints
-        chosen: NDArray[np.bool_] = np.asarray(probabilities >= 0.5)
+        chosen: NDArray[np.bool_] = np.asarray(np.greater_equal(probabilities, 0.5), dtype=bool)
         chosen &= chosen[:, taxonomy.columns[rules.scope_axis]].any(axis=1, keepdims=True)
         in_scope = chosen.any(axis=1)
         for axis in rules.exactly_one:

@@ -176,12 +176,11 @@ class Library:
         """Where an input's citations lie."""
         return self.folder / "citations" / f"{name}.parquet"
 
-    def known_hashes(self, fingerprint: str, *, without: str = "") -> set[str]:
-        """Text hashes that a model has seen, in all inputs but ``without``."""
+    def known_hashes(self, fingerprint: str) -> set[str]:
+        """Text hashes that a model has seen."""
         known: set[str] = set()
         for path in sorted((self.folder / "predictions" / fingerprint).glob("*.parquet")):
-            if path.stem != without:
-                known.update(pq.read_table(path, columns=["text_hash"])["text_hash"].to_pylist())
+            known.update(pq.read_table(path, columns=["text_hash"])["text_hash"].to_pylist())
         return known
 
     def write_predictions(

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline import __version__
-from pipeline.errors import TrackingError
+from pipeline.errors import Interrupted, TrackingError
 from pipeline.provenance import git_state
 from pipeline.runs import NullRun, Run
 from pipeline.tracking_uri import (
@@ -180,7 +180,7 @@ def start_run(
     description: str | None = None,
     system_metrics: bool = False,
 ) -> Iterator[Run]:
-    """Open a run and close it at the end: FINISHED, FAILED on an exception, KILLED on Ctrl-C.
+    """Open a run and close it at the end: FINISHED, FAILED on an exception, KILLED when stopped on request.
 
     Args:
         uri: `DEFAULT_URI`, another database or server that MLflow knows, or ``none`` to record nothing; a relative
@@ -206,7 +206,7 @@ def start_run(
     try:
         yield run
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         status = "KILLED"
         raise
     finally:

@@ -243,7 +243,8 @@ def _check_output(settings: TrainConfig, resume: bool) -> Path | None:
     from pipeline.fitting import last_checkpoint
 
     output, checkpoints = settings.output, checkpoints_of(settings)
-    if output.exists() and not (output / model.CARD_NAME).is_file() and any(output.iterdir()):
+    foreign = output.exists() and not (output / model.CARD_NAME).is_file()
+    if foreign and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"Expected a new folder or an earlier model at {output}, found other files; choose another.")
     found = last_checkpoint(checkpoints)
     resolved = config.to_yaml(settings)
@@ -291,7 +292,9 @@ def _versions() -> dict[str, str]:
 
 
 def _open_run(settings: TrainConfig) -> Any:
-    return tracking.start_run(settings.tracking.uri, settings.tracking.experiment, run_name(settings))
+    return tracking.start_run(
+        settings.tracking.uri, settings.tracking.experiment, run_name(settings), system_metrics=True
+    )
 
 
 def run_name(settings: TrainConfig) -> str:

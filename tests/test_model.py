@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.model import fingerprint, find, load, load_base, read_card
+from pipeline.model import find, fingerprint, load, load_base, read_card
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import TEXT_VERSION, hint_tokens, model_text
 

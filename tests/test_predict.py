@@ -1,9 +1,12 @@
 """Inference in batches: order, independence of the batch, decisions under the scheme."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +26,17 @@ TAXONOMY = load_taxonomy()
 @pytest.fixture(scope="module")
 def records():
     return [entry for entry in read(SAMPLE / "pubmed99n0001.xml", gate=False) if isinstance(entry, Record)]
+
+
+@pytest.fixture(scope="module")
+def lively(predictor):
+    """The tiny model with larger weights: two epochs leave it giving nearly the same answer to every text."""
+    network = copy.deepcopy(predictor.model.network)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(20 if name.startswith("classifier") else 4)
+    return Predictor(replace(predictor.model, network=network), predictor.device)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +60,9 @@ def test_pack_fills_its_batches():
     assert list(pack([100], 40)) == [[0]]
 
 
-def test_probabilities_do_not_depend_on_the_batch(predictor, texts):
-    raw, cut = predictor.raw_proba(texts)
-    small = Predictor(predictor.model, predictor.device, token_budget=128)
+def test_probabilities_do_not_depend_on_the_batch(lively, texts):
+    raw, cut = lively.raw_proba(texts)
+    small = Predictor(lively.model, lively.device, token_budget=128)
     alone, cut_alone = small.raw_proba(texts)
     assert raw.shape == (len(texts), 52)
     assert raw.dtype == np.float32
@@ -56,26 +70,26 @@ def test_probabilities_do_not_depend_on_the_batch(predictor, texts):
     assert (cut == cut_alone).all()
 
 
-def test_results_keep_the_order_of_the_input(predictor, texts):
-    raw, cut = predictor.raw_proba(texts)
+def test_results_keep_the_order_of_the_input(lively, texts):
+    raw, cut = lively.raw_proba(texts)
     order = np.random.default_rng(0).permutation(len(texts))
-    mixed, cut_mixed = predictor.raw_proba([texts[i] for i in order])
+    mixed, cut_mixed = lively.raw_proba([texts[i] for i in order])
     np.testing.assert_allclose(mixed, raw[order], atol=1e-5)
     assert (cut_mixed == cut[order]).all()
-    assert np.ptp(raw, axis=0).max() > 1e-3  # texts do get different answers
+    assert np.ptp(raw, axis=0).max() > 0.05  # texts do get different answers
 
 
-def test_order_is_kept_across_windows(predictor, texts, monkeypatch):
+def test_order_is_kept_across_windows(lively, texts, monkeypatch):
     monkeypatch.setattr("pipeline.predict.WINDOW", 7)
     few = texts[:20]
     seen = []
-    raw, _ = predictor.raw_proba(few, seen.append)
-    np.testing.assert_allclose(raw, np.vstack([predictor.raw_proba([text])[0] for text in few]), atol=1e-5)
+    raw, _ = lively.raw_proba(few, seen.append)
+    np.testing.assert_allclose(raw, np.vstack([lively.raw_proba([text])[0] for text in few]), atol=1e-5)
     assert sum(seen) == len(few)
 
 
-def test_cut_texts_are_reported(predictor):
-    cut = predictor.raw_proba(["A short text.", "liver tumour " * 200])[1]
+def test_cut_texts_are_reported(lively):
+    cut = lively.raw_proba(["A short text.", "liver tumour " * 200])[1]
     assert cut.tolist() == [False, True]
 
 
@@ -95,11 +109,11 @@ def test_predict_proba_is_calibrated(predictor, records):
 
 
 def test_every_decision_obeys_the_scheme(predictor, texts):
-    given_real = predictor.decide(predictor.calibrate(predictor.raw_proba(texts)[0]))
+    real = predictor.decide(predictor.calibrate(predictor.raw_proba(texts)[0]))
     draw = np.random.default_rng(1).beta(0.3, 0.5, size=(400, 52)).astype(np.float32)
-    for given in (given_real, predictor.decide(draw)):
-        assert given.dtype == bool
-        for row in given:
+    for decided in (real, predictor.decide(draw)):
+        assert decided.dtype == bool
+        for row in decided:
             assert TAXONOMY.violations([TAXONOMY.names[i] for i in np.flatnonzero(row)]) == []
     assert predictor.decide(draw).any()
 
@@ -122,8 +136,6 @@ def test_devices():
 
 
 def test_a_device_that_is_not_there():
-    import torch
-
     absent = [
         kind
         for kind, present in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))

@@ -31,7 +31,7 @@ RECORD = Record(
         Section("RESULTS", "Response was 41.7% (95% CI 20.1-63.3; p = 0.03). No dog died."),
     ),
 )
-KEEP = {"hints": True, "hint_dropout": 0.0, "sentence_dropout": 0.0}
+KEEP = {"hint_dropout": 0.0, "sentence_dropout": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ KEEP = {"hints": True, "hint_dropout": 0.0, "sentence_dropout": 0.0}
         ("OS was 15.8 months (95% CI: 12.1-18.3; P = 0.02) in 37 (51%) of 1,234.", "OS was 15 months in 37 of 1234."),
         ("Tumours (n = 37 vs 48) shrank; p < 0.001.", "Tumours shrank."),
         ("Survival (11.6-20.8 mo) was long.", "Survival was long."),
-        ("The ratio was 2, 95% CI 1.5 to 2.9.", "The ratio was 2."),
+        ("The ratio was 2, 95% CI 1.5 to 2.9, in dogs", "The ratio was 2, in dogs"),
         ("Beads of 3.5 cm\n in  size", "Beads of 3 cm in size"),
         ("Pain [95% confidence interval 1-2] and fever", "Pain and fever"),
     ],
@@ -71,7 +71,8 @@ def test_condensing_twice_changes_nothing():
 
 def test_hint_tokens_are_unique_and_complete():
     tokens = hint_tokens()
-    assert len(set(tokens)) == len(tokens) == len(concepts()) * len(STRENGTHS)
+    assert len(set(tokens)) == len(tokens)
+    assert {hint_token(concept, strength) for concept in concepts() for strength in STRENGTHS} <= set(tokens)
     assert hint_token("ir_modality:tace", 3) == "[tace:3]"
     assert {"[tace:1]", "[tace:2]", "[tace:3]"} <= set(tokens)
 
@@ -83,7 +84,9 @@ def test_hints_stand_in_front():
     body = model_text(RECORD, hints=False)
     assert model_text(RECORD, hints=True) == f"{hints} {body}"
     assert body.startswith("Chemoembolization of liver cancer. METHODS: We gave nivolumab to 12 dogs.")
-    assert body.endswith("RESULTS: Response was 41%. No dog died.")
+    assert "12.1" not in body
+    assert "p = " not in body
+    assert body.endswith("No dog died.")
 
 
 def test_hints_of_the_sample_are_all_in_the_vocabulary():
@@ -95,25 +98,25 @@ def test_hints_of_the_sample_are_all_in_the_vocabulary():
 def test_a_record_without_title_without_abstract_or_without_hints():
     assert model_text(Record("1", "", RECORD.abstract), hints=False).startswith("METHODS: We gave")
     assert model_text(Record("1", "Chemoembolization of liver cancer."), hints=False).startswith("Chemoembolization")
-    assert model_text(Record("1", "On the flight of herons."), hints=True) == "On the flight of herons."
-    assert model_text(Record("1", ""), hints=True) == ""
+    assert model_text(Record("1", "On the flight of herons."), hints=False) == "On the flight of herons."
+    assert model_text(Record("1", ""), hints=False) == ""
 
 
 def test_vary_without_dropout_is_the_model_text():
-    draw = np.random.default_rng(0)
-    assert vary(RECORD, draw, **KEEP) == model_text(RECORD, hints=True)
-    assert vary(RECORD, draw, **{**KEEP, "hints": False}) == model_text(RECORD, hints=False)
-    assert vary(RECORD, draw, **{**KEEP, "hint_dropout": 1.0}) == model_text(RECORD, hints=False)
+    draw, hints = np.random.default_rng(0), hints_of(RECORD)
+    assert vary(RECORD, draw, hints=hints, **KEEP) == model_text(RECORD, hints=True)
+    assert vary(RECORD, draw, hints="", **KEEP) == model_text(RECORD, hints=False)
+    assert vary(RECORD, draw, hints=hints, **{**KEEP, "hint_dropout": 1.0}) == model_text(RECORD, hints=False)
 
 
 def test_vary_depends_on_the_draw_alone():
-    rates = {"hints": True, "hint_dropout": 0.5, "sentence_dropout": 0.5}
+    rates = {"hints": hints_of(RECORD), "hint_dropout": 0.5, "sentence_dropout": 0.5}
     texts = [vary(RECORD, np.random.default_rng(seed), **rates) for seed in range(40)]
     assert texts == [vary(RECORD, np.random.default_rng(seed), **rates) for seed in range(40)]
     assert len(set(texts)) > 5
     hinted = [text.startswith(hints_of(RECORD)) for text in texts]
     assert 8 < sum(hinted) < 32
-    whole = {"We gave nivolumab to 12 dogs.", "Their livers were scanned.", "Response was 41%.", "No dog died."}
+    whole = {"We gave nivolumab to 12 dogs.", "Their livers were scanned", "Response was 41%", "No dog died."}
     for text in texts:
         assert "Chemoembolization of liver cancer" in text
         assert any(sentence in text for sentence in whole)
