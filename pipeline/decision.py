@@ -130,7 +130,7 @@ def _add_best(given: np.ndarray, margin: np.ndarray, columns: slice, rows: np.nd
 
 
 def tune_thresholds(
-    truth: np.ndarray, probabilities: np.ndarray, taxonomy: Taxonomy, *, prior_strength: float = 10.0
+    truth: np.ndarray, probabilities: np.ndarray, taxonomy: Taxonomy, *, prior_strength: float = 30.0
 ) -> np.ndarray:
     """Thresholds that maximise F1, each shrunk towards its axis's where a label has few positives.
 
@@ -168,8 +168,45 @@ def tune_thresholds(
     return _sigmoid(chosen)
 
 
+def fit_opinion_weights(
+    truth: np.ndarray, probabilities: np.ndarray, opinions: np.ndarray, taxonomy: Taxonomy
+) -> dict[str, float]:
+    """How much a second opinion counts beside the model's, per axis.
+
+    Both are joined on the log-odds scale, ``logit(p) + weight * opinion``: a logarithmic opinion pool (Genest and Zidek
+    1986, https://doi.org/10.1214/ss/1177013825). The weight is the ratio of the two coefficients of a logistic
+    regression over all decisions of the axis, from 0 to 3.
+
+    Args:
+        truth: bool, shape (records, labels).
+        probabilities: the model's, shape (records, labels).
+        opinions: log-odds of the second opinion, shape (records, labels).
+        taxonomy: the label scheme.
+
+    Returns:
+        Axis → weight; 0 where the axis has no positive to learn from.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    weights = {}
+    for axis, columns in taxonomy.columns.items():
+        given = np.asarray(truth, dtype=bool)[:, columns].ravel()
+        both = np.stack([logit(probabilities[:, columns]).ravel(), opinions[:, columns].ravel()], axis=1)
+        if given.all() or not given.any():
+            weights[axis] = 0.0
+            continue
+        own, other = LogisticRegression(C=10).fit(both, given).coef_[0]
+        weights[axis] = float(np.clip(other / max(own, 0.1), 0, 3))
+    return weights
+
+
+def pool_opinions(probabilities: np.ndarray, opinions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Probabilities (records, labels) joined with opinions (records, labels) by ``weights`` (labels,); float32."""
+    return _sigmoid(logit(probabilities) + weights * opinions).astype(np.float32)
+
+
 def fit_calibration(
-    truth: np.ndarray, probabilities: np.ndarray, *, prior_strength: float = 20.0
+    truth: np.ndarray, probabilities: np.ndarray, *, prior_strength: float = 60.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Platt scaling per label, shrunk towards one scaling of all labels.
 

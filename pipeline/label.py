@@ -266,10 +266,10 @@ def _read_file(path: Path, kind: str, gated: bool, name: str, work: _Work) -> Co
                 writer.add(entry, position, text_hash(text))
                 records, citations = records + 1, citations + 1
             elif isinstance(entry, Skipped):
-                writer.add_other(entry.id or str(entry.pmid), entry.version, position, "gated")
+                writer.add_other(entry, position)
                 records, skipped = records + 1, skipped + 1
             elif isinstance(entry, Deletion):
-                writer.add_other(str(entry.pmid), entry.version, position, "deleted")
+                writer.add_other(entry, position)
                 deleted += 1
             else:
                 rejects.append(entry)

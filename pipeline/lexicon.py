@@ -325,14 +325,14 @@ def _cuts(abstract: str, offset: int, lexicon: Lexicon) -> dict[int, str | None]
     for match in _SENTENCE_END.finditer(abstract):
         cuts[offset + match.end()] = None
     position = 0
-    while match := lexicon.headings.search(abstract, position):
-        if match.start() and not abstract[match.start() - 1].isspace():
-            position = match.start() + 1
+    while heading := lexicon.headings.search(abstract, position):
+        if heading.start() and not abstract[heading.start() - 1].isspace():
+            position = heading.start() + 1
             continue
-        position = match.end()
-        start = offset + match.start()
-        if match[0].endswith(":") or start in cuts or abstract[: match.start()].rstrip()[-1:] in set(".!?)"):
-            cuts[start] = lexicon.heading_kind[match[1]]
+        position = heading.end()
+        start = offset + heading.start()
+        if heading[0].endswith(":") or start in cuts or abstract[: heading.start()].rstrip()[-1:] in set(".!?)"):
+            cuts[start] = lexicon.heading_kind[heading[1]]
     return cuts
 
 

@@ -49,6 +49,8 @@ class ModelCard(BaseModel):
     max_length: int = Field(ge=16, le=8192)
     thresholds: dict[str, float]
     """Per label, on calibrated probabilities; strictly between 0 and 1."""
+    opinion_weights: dict[str, float]
+    """Per axis, how much the keyword rules' log-odds count beside the network's; 0 without hints."""
     calibration: dict[str, tuple[float, float]]
     """Per label slope and offset on the logit: calibrated logit = slope × logit + offset."""
     base_model: str
@@ -63,9 +65,10 @@ class ModelCard(BaseModel):
 class LoadedModel:
     """A model ready to run.
 
-    ``network`` is the stock classifier in evaluation mode on the CPU; ``thresholds``, ``slope`` and ``offset`` have
-    shape (labels,), float64, in the order of ``Taxonomy.names``. ``fingerprint`` identifies everything that a raw
-    probability depends on (weights, tokenizer, text version, length), not thresholds or calibration.
+    ``network`` is the stock classifier in evaluation mode on the CPU; ``thresholds``, ``opinion_weights``, ``slope``
+    and ``offset`` have shape (labels,), float64, in the order of ``Taxonomy.names``. ``fingerprint`` identifies
+    everything that a raw probability depends on (weights, tokenizer, text version, length, opinion weights), not thresholds or
+    calibration.
     """
 
     name: str
@@ -74,6 +77,7 @@ class LoadedModel:
     network: Any
     tokenizer: Any
     thresholds: np.ndarray
+    opinion_weights: np.ndarray
     slope: np.ndarray
     offset: np.ndarray
     fingerprint: str
@@ -261,6 +265,13 @@ def read_card(folder: Path) -> ModelCard:
                 f"Expected {name} for the {len(taxonomy.names)} labels of the scheme in {path}, found "
                 f"{len(table)} that differ; train the model again."
             )
+    if set(card.opinion_weights) != set(taxonomy.columns) or not all(
+        0 <= w <= 3 for w in card.opinion_weights.values()
+    ):
+        raise ModelError(
+            f"Expected an opinion weight from 0 to 3 for each axis in {path}, found others; restore the file or train "
+            "again."
+        )
     if bad := [name for name, value in card.thresholds.items() if not 0 < value < 1]:
         raise ModelError(
             f"Expected thresholds between 0 and 1 in {path}, found {card.thresholds[bad[0]]} for {bad[0]};"
@@ -329,6 +340,7 @@ def load(name: str) -> LoadedModel:
         network=network.eval(),
         tokenizer=tokenizer,
         thresholds=np.array([card.thresholds[name] for name in taxonomy.names]),
+        opinion_weights=np.array([card.opinion_weights[name.split(":")[0]] for name in taxonomy.names]),
         slope=pairs[:, 0],
         offset=pairs[:, 1],
         fingerprint=fingerprint(folder, card),
@@ -336,8 +348,9 @@ def load(name: str) -> LoadedModel:
 
 
 def fingerprint(folder: Path, card: ModelCard) -> str:
-    """Twelve hexadecimal digits over weights, tokenizer, text version, hints and length."""
-    digest = hashlib.sha256(f"{card.text_version}\0{card.hints}\0{card.max_length}\0".encode())
+    """Twelve hexadecimal digits over weights, tokenizer, text version, hints, opinion weights and length."""
+    settings = (card.text_version, card.hints, card.max_length, sorted(card.opinion_weights.items()))
+    digest = hashlib.sha256(repr(settings).encode())
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -29,6 +29,7 @@ def draft(settings: TrainConfig, train: Sequence[Example], versions: Mapping[str
         hints=settings.model.hints,
         max_length=settings.model.max_length,
         thresholds=dict.fromkeys(names, 0.5),
+        opinion_weights=dict.fromkeys(load_taxonomy().columns, 0.0),
         calibration=dict.fromkeys(names, (1.0, 0.0)),
         base_model=settings.model.base_name or settings.model.base_model,
         training_data=TrainingData(

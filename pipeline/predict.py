@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from pipeline.decision import apply_calibration, decide
+from pipeline.decision import apply_calibration, decide, pool_opinions
 from pipeline.device import Device, choose_device
 from pipeline.model import LoadedModel, load
 from pipeline.records import Record
 from pipeline.taxonomy import load_taxonomy
-from pipeline.text import encode, model_text
+from pipeline.text import encode, model_text, opinions_in
 
 TOKEN_BUDGET = {"cpu": 4_096, "mps": 16_384, "cuda": 65_536}
 """Tokens of a batch, padding included. On CPU a batch of this size stays in the cache."""
@@ -61,7 +61,7 @@ class Predictor:
     def raw_proba(
         self, texts: Sequence[str], on_batch: Callable[[int], None] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities as the network gives them.
+        """Probabilities before calibration: the network's, joined with the rules' opinions where the card says so.
 
         Args:
             texts: model texts.
@@ -90,6 +90,8 @@ class Predictor:
                 probabilities[rows] = torch.sigmoid(logits).cpu().numpy()
                 if on_batch:
                     on_batch(len(positions))
+        if self.model.opinion_weights.any():
+            probabilities = pool_opinions(probabilities, opinions_in(texts), self.model.opinion_weights)
         return probabilities, cut
 
     def calibrate(self, raw: np.ndarray) -> np.ndarray:

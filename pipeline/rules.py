@@ -190,8 +190,11 @@ class Card:
     points: Mapping[str, float]
 
     def score(self, signs: Iterable[str]) -> float:
-        """The sum of points, as log-odds."""
-        return self.offset + sum(self.points.get(sign, 0.0) for sign in signs)
+        """The sum of points, as log-odds.
+
+        Signs come from sets, whose order changes from run to run; rounding makes the sum the same in any order.
+        """
+        return round(self.offset + sum(self.points.get(sign, 0.0) for sign in signs), 6)
 
 
 @cache
@@ -269,7 +272,7 @@ class KeywordRules:
         taxonomy, rules = self._taxonomy, self._taxonomy.constraints
         chosen: NDArray[np.bool_] = np.asarray(np.greater_equal(probabilities, 0.5), dtype=bool)
         chosen &= chosen[:, taxonomy.columns[rules.scope_axis]].any(axis=1, keepdims=True)
-        in_scope = chosen.any(axis=1)
+        in_scope: NDArray[np.bool_] = np.asarray(chosen.any(axis=1))
         for axis in rules.exactly_one:
             columns = taxonomy.columns[axis]
             best = probabilities[:, columns].argmax(axis=1)

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.records import Record, Reject
+from pipeline.records import Deletion, Record, Reject, Skipped
 from pipeline.taxonomy import load_taxonomy
 
 FORMAT = 1
@@ -43,7 +43,15 @@ CITATIONS = pa.schema(
         ("flags", pa.list_(pa.string())), ("text_hash", pa.string()),
     ]
 )  # fmt: skip
-OTHERS = pa.schema([("id", pa.string()), ("version", pa.int32()), ("position", pa.int32()), ("kind", pa.string())])
+OTHERS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("pmid", pa.int64()),
+        ("version", pa.int32()),
+        ("position", pa.int32()),
+        ("kind", pa.string()),
+    ]
+)
 """``kind`` is ``gated`` (cannot concern the liver) or ``deleted`` (withdrawn by PubMed)."""
 
 _DUMP = re.compile(r"pubmed(\d\d)n(\d{4,})$")
@@ -240,9 +248,11 @@ class CitationWriter:
             "publication_types": list(record.publication_types), "flags": list(record.flags), "text_hash": text_hash,
         })  # fmt: skip
 
-    def add_other(self, identifier: str, version: int, position: int, kind: str) -> None:
+    def add_other(self, entry: Skipped | Deletion, position: int) -> None:
         """Keep the identifier of a record that was gated, or of a deletion."""
-        self._append("others", {"id": identifier, "version": version, "position": position, "kind": kind})
+        kind, own = ("deleted", "") if isinstance(entry, Deletion) else ("gated", entry.id)
+        row = {"id": own or str(entry.pmid), "pmid": entry.pmid, "version": entry.version}
+        self._append("others", {**row, "position": position, "kind": kind})
 
     def finish(self) -> None:
         """Write what is left and move both files into place."""

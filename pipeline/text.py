@@ -31,8 +31,10 @@ TEXT_VERSION = f"1.{LEXICON_VERSION}"
 
 STRENGTHS = (1, 2, 3)
 """Strengths of a lexicon finding: mentioned only, studied, in the title."""
-OPINIONS = (("sure", 0.8), ("likely", 0.5), ("maybe", 0.2))
-"""What the keyword rules think of a label, and the score from which they do; below the last nothing is said."""
+OPINIONS = (("sure", 0.8, 2.2), ("likely", 0.5, 0.6), ("maybe", 0.2, -0.8))
+"""What the keyword rules think of a label: name, the score from which they do, the log-odds that it stands for."""
+NO_OPINION = -3.0
+"""The log-odds of a label on which the rules say nothing."""
 
 _INTERVAL = re.compile(r"[(\[][^()\[\]]{0,25}\b95\s?%\s?(?:CI|confidence interval)[^()\[\]]{0,60}[)\]]", re.IGNORECASE)
 _BARE_INTERVAL = re.compile(
@@ -43,6 +45,7 @@ _FIGURES = re.compile(r"\((?=[^()]*\d)(?:[^()a-zA-Z]|(?<![a-zA-Z])[a-zA-Z]{1,3}(
 _P_VALUE = re.compile(r"[;,]?\s*\(?\b[Pp](?:[ -]?value)?s?\s?[<>=≤≥]\s?0?[.·]\d+\)?")
 _DECIMAL = re.compile(r"(?<=\d)[.·]\d+")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+_TOKEN = re.compile(r"\[\w+:\w+\]")
 _SENTENCE = re.compile(r"(?<=[a-z0-9)%][.?!]) (?=[A-Z(])")
 _SPACE = re.compile(r"\s+")
 
@@ -63,7 +66,7 @@ def hint_tokens() -> list[str]:
     """All hint tokens, in a fixed order: what a model trained with hints adds to its vocabulary."""
     return [
         *(hint_token(concept, strength) for concept in concepts() for strength in STRENGTHS),
-        *(hint_token(label, opinion) for label in load_taxonomy().names for opinion, _ in OPINIONS),
+        *(hint_token(label, opinion) for label in load_taxonomy().names for opinion, *_ in OPINIONS),
     ]
 
 
@@ -72,10 +75,38 @@ def hints_of(record: Record) -> str:
     seen = profile(record.title, record.abstract_text())
     found = [hint_token(concept, seen.strength[concept]) for concept in concepts() if seen.strength.get(concept)]
     for label, score in zip(load_taxonomy().names, score_labels(seen), strict=True):
-        opinion = next((name for name, least in OPINIONS if score >= least), None)
+        opinion = next((name for name, least, _ in OPINIONS if score >= least), None)
         if opinion:
             found.append(hint_token(label, opinion))
     return "".join(found)
+
+
+def opinions_in(texts: Sequence[str]) -> np.ndarray:
+    """What the rules think, read back from model texts with hints: log-odds, float64 (texts, labels).
+
+    An opinion on a label that needs another (a combination needs a modality) counts only where the rules think at least
+    likely of that other.
+    """
+    import numpy as np
+
+    taxonomy = load_taxonomy()
+    odds = {
+        hint_token(label, name): (column, value)
+        for column, label in enumerate(taxonomy.names)
+        for name, _, value in OPINIONS
+    }
+    found = np.full((len(texts), len(taxonomy.names)), NO_OPINION)
+    for row, text in zip(found, texts, strict=True):
+        for token in _TOKEN.findall(text.split(" ", 1)[0]):
+            if token in odds:
+                column, value = odds[token]
+                row[column] = value
+    likely = {axis: (found[:, columns] > 0).any(axis=1) for axis, columns in taxonomy.columns.items()}
+    for axis, needed in taxonomy.constraints.requires_axis.items():
+        found[~likely[needed], taxonomy.columns[axis]] = NO_OPINION
+    for name, needed in taxonomy.constraints.requires_label.items():
+        found[~likely[needed], taxonomy.index[name]] = NO_OPINION
+    return found
 
 
 def model_text(record: Record, *, hints: bool) -> str:

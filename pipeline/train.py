@@ -28,6 +28,7 @@ from pipeline.device import Device, choose_device
 from pipeline.errors import InputError, Interrupted, OutputError
 from pipeline.predict import Predictor
 from pipeline.taxonomy import load_taxonomy
+from pipeline.text import opinions_in
 
 if TYPE_CHECKING:
     from pipeline.fitting import Fitted, Progress
@@ -206,7 +207,15 @@ def finish(
     # the very weights (float16 where so stored) and code that users get.
     model.save(fitted.network, tokenizer, draft, "", settings.output, half=settings.model.half)
     predictor = Predictor(model.load(str(settings.output)), device)
-    raw = predictor.raw_proba(predictor.texts([example.record for example in data.dev]))[0]
+    texts = predictor.texts([example.record for example in data.dev])
+    raw = predictor.raw_proba(texts)[0]
+    weights = draft.opinion_weights
+    if settings.model.hints:
+        opinions = opinions_in(texts)
+        weights = decision.fit_opinion_weights(truth, raw, opinions, taxonomy)
+        weights = {axis: round(weight, 3) for axis, weight in weights.items()}
+        per_label = np.array([weights[name.split(":")[0]] for name in names])
+        raw = decision.pool_opinions(raw, opinions, per_label)
     slope, offset = decision.fit_calibration(truth, raw)
     probabilities = decision.apply_calibration(raw, slope, offset)
     thresholds = decision.tune_thresholds(truth, probabilities, taxonomy)
@@ -215,6 +224,7 @@ def finish(
     card = draft.model_copy(
         update={
             "thresholds": dict(zip(names, (round(float(t), 6) for t in thresholds), strict=True)),
+            "opinion_weights": weights,
             "calibration": {
                 name: (round(float(a), 6), round(float(b), 6)) for name, a, b in zip(names, slope, offset, strict=True)
             },

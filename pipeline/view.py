@@ -34,7 +34,8 @@ entries AS (
 newest AS (
     SELECT e.*, i.source FROM entries e JOIN inputs i ON i.name = e.input
     QUALIFY row_number() OVER (
-        PARTITION BY e.id
+        -- A PMID is one record wherever it stands; any other id means something in its own input only.
+        PARTITION BY coalesce(CAST(e.pmid AS VARCHAR), e.input || chr(10) || e.id)
         ORDER BY i.number DESC, (e.kind = 'deleted') DESC, e.version DESC, e.position DESC
     ) = 1
 )

@@ -13,8 +13,10 @@ from pipeline.decision import (
     apply_calibration,
     decide,
     fit_calibration,
+    fit_opinion_weights,
     logit,
     margins,
+    pool_opinions,
     tune_thresholds,
 )
 from pipeline.taxonomy import load_taxonomy
@@ -255,3 +257,23 @@ def test_calibration_keeps_the_order_and_bears_separable_labels():
     calibrated = apply_calibration(values, slope, offset)
     assert calibrated.dtype == np.float32
     assert ((calibrated >= 0) & (calibrated <= 1)).all()
+
+
+def test_a_second_opinion_counts_where_it_knows_more():
+    taxonomy = load_taxonomy()
+    draw = np.random.default_rng(0)
+    truth = draw.random((300, len(taxonomy.names))) < 0.2
+    signal = np.where(truth, 2.0, -2.0) + draw.normal(0, 1, truth.shape)
+    noise = draw.normal(-1.5, 1, truth.shape)
+    columns = taxonomy.columns["ir_modality"]
+    own, other = signal.copy(), noise.copy()
+    own[:, columns], other[:, columns] = noise[:, columns], signal[:, columns]
+    weights = fit_opinion_weights(truth, 1 / (1 + np.exp(-own)), other, taxonomy)
+    assert weights["ir_modality"] == 3.0  # the limit
+    assert weights["finding"] < 0.2
+    assert fit_opinion_weights(np.zeros_like(truth), np.full(truth.shape, 0.5), other, taxonomy)["finding"] == 0
+
+
+def test_pooling_adds_log_odds():
+    pooled = pool_opinions(np.array([[0.5, 0.2]]), np.array([[2.0, 2.0]]), np.array([0.5, 0.0]))
+    np.testing.assert_allclose(pooled, [[1 / (1 + np.exp(-1)), 0.2]], rtol=1e-6)

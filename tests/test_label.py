@@ -373,3 +373,11 @@ def test_one_writer_at_a_time(predictor, tmp_path):
 
 def test_no_temporary_file_stays(both):
     assert [path for path in both[0].rglob("*") if path.name.endswith(".part")] == []
+
+
+def test_ids_of_two_inputs_do_not_hide_each_other(tmp_path, predictor):
+    for name, title in (("one", "Ablation of hepatocellular carcinoma"), ("two", "Embolization of liver metastases")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": "1", "title": title, "abstract": "We treated ten."}))
+    label([tmp_path / "one.jsonl", tmp_path / "two.jsonl"], predictor, tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "labels.parquet").to_pylist()
+    assert sorted((row["id"], row["source"]) for row in rows) == [("1", "one.jsonl"), ("1", "two.jsonl")]

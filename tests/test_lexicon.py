@@ -88,9 +88,12 @@ def test_an_acronym_of_other_words_is_not_the_treatment():
 
 
 def test_a_precise_name_swallows_the_general_one():
-    found = evidence("", "METHODS: DEB-TACE was done in forty patients with fibrolamellar hepatocellular carcinoma.")
+    found = evidence(
+        "", "METHODS: Fibrolamellar hepatocellular carcinoma was treated by drug-eluting bead chemoembolization."
+    )
     assert "ir_modality:tace" not in found
     assert "cancer_type:hcc" not in found
+    assert found["ir_modality:deb_tace"] == 2
     assert found["cancer_type:other_primary"] == 2
     assert "ir_modality:ablation_nos" not in evidence("", "METHODS: Radiofrequency ablation was done.")
 
@@ -103,8 +106,14 @@ def test_terms_match_whole_words_only():
 def test_positions_survive_letters_that_change_length_in_lower_case():
     title = "İİİ"
     found = [m for m in mentions(title, "METHODS: TACE was done.") if m.concept == "ir_modality:tace"]
-    assert [m.start for m in found] == [f"{title}. METHODS: TACE was done.".index("TACE")]
+    assert {m.start for m in found} == {f"{title}. METHODS: TACE was done.".index("TACE")}
     assert found[0].strength == 2
+
+
+def test_a_heading_glued_to_the_sentence_before_does_not_hide_the_next():
+    text = "BACKGROUND: Nivolumab is old.METHODS Approach and Results: We gave durvalumab."
+    found = evidence("", text)
+    assert (found["immunotherapy:anti_pd1"], found["immunotherapy:anti_pdl1"]) == (1, 2)
 
 
 def test_concepts_cover_the_scheme_and_keep_their_order():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.records import Record, Section
-from pipeline.rules import KeywordRules, card_of, load_cards, own_signs, profile
+from pipeline.rules import Card, KeywordRules, card_of, load_cards, own_signs, profile
 from pipeline.taxonomy import load_taxonomy
 
 TAXONOMY = load_taxonomy()
@@ -29,10 +30,10 @@ def _record(title: str, **sections: str) -> Record:
 
 TRIPLE = _record(
     "Lenvatinib and camrelizumab combined with TACE for unresectable hepatocellular carcinoma: a retrospective study",
-    methods="We retrospectively reviewed the records of 84 patients with hepatocellular carcinoma who were treated with "
-    "TACE plus lenvatinib and camrelizumab between January 2019 and May 2022.",
-    results="Median overall survival was 21.4 months and the objective response rate was 63%. Adverse events of grade 3 "
-    "occurred in 30 patients.",
+    methods="We retrospectively reviewed the records of 84 patients with hepatocellular carcinoma who were treated "
+    "with TACE plus lenvatinib and camrelizumab between January 2019 and May 2022.",
+    results="Median overall survival was 21.4 months and the objective response rate was 63%. Adverse events of "
+    "grade 3 occurred in 30 patients.",
 )
 FAR_AWAY = _record(
     "Pain after arthroscopy of the knee",
@@ -47,8 +48,8 @@ RABBITS = _record(
 PROTOCOL = _record(
     "Radioembolization followed by durvalumab in hepatocellular carcinoma: study protocol for a randomised trial",
     introduction="Recurrence after radioembolization is common.",
-    methods="Patients will be randomly assigned to yttrium-90 radioembolization with or without durvalumab. The primary "
-    "endpoint is progression-free survival; adverse events will be recorded.",
+    methods="Patients will be randomly assigned to yttrium-90 radioembolization with or without durvalumab. The "
+    "primary endpoint is progression-free survival; adverse events will be recorded.",
 )
 
 
@@ -119,6 +120,11 @@ def test_a_treatment_that_is_not_named_has_no_signs():
     seen = profile(TRIPLE.title, TRIPLE.abstract_text())
     assert own_signs("ir_modality:rfa", seen) == frozenset()
     assert {"named", "title", "studied"} <= own_signs("ir_modality:tace", seen)
+
+
+def test_points_add_up_in_any_order():
+    card = Card(-0.3, {"a": 0.1, "b": 0.2, "c": 0.7, "d": -0.7})
+    assert {card.score(order) for order in permutations("abcd")} == {0.0}
 
 
 def test_every_label_has_a_card():

@@ -8,7 +8,9 @@ import pytest
 from pipeline.corpus import read_examples
 from pipeline.lexicon import concepts
 from pipeline.records import Record, Section
+from pipeline.taxonomy import load_taxonomy
 from pipeline.text import (
+    NO_OPINION,
     STRENGTHS,
     TEXT_VERSION,
     condense,
@@ -17,6 +19,7 @@ from pipeline.text import (
     hint_tokens,
     hints_of,
     model_text,
+    opinions_in,
     text_hash,
     vary,
 )
@@ -160,3 +163,19 @@ def test_a_hint_is_one_token(predictor):
     tokens = hint_tokens()
     ids = encode(tokenizer, ["".join(tokens[:20])], 64)[0][0]
     assert tokenizer.convert_ids_to_tokens(ids[1:-1]) == tokens[:20]
+
+
+def test_opinions_are_read_back_from_the_text():
+    names = load_taxonomy().names
+    text = "[tace:3][hcc:sure][tace:likely][ir_targeted:sure][ir_immuno:sure] A title [rfa:sure]."
+    found = dict(zip(names, opinions_in([text])[0], strict=True))
+    assert found["cancer_type:hcc"] == 2.2
+    assert found["ir_modality:tace"] == 0.6
+    assert found["combination:ir_targeted"] == 2.2
+    # No opinion on an immunotherapy, so none on a combination that needs one; no hints inside the text itself.
+    assert found["combination:ir_immuno"] == found["ir_modality:rfa"] == NO_OPINION
+
+
+def test_a_combination_without_a_modality_is_no_opinion():
+    found = dict(zip(load_taxonomy().names, opinions_in(["[hcc:sure][ir_targeted:sure] A title."])[0], strict=True))
+    assert found["combination:ir_targeted"] == NO_OPINION
