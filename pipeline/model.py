@@ -65,9 +65,9 @@ class ModelCard(BaseModel):
 class LoadedModel:
     """A model ready to run.
 
-    ``network`` is the stock classifier in evaluation mode on the CPU; ``thresholds``, ``opinion_weights``, ``slope``
-    and ``offset`` have shape (labels,), float64, in the order of ``Taxonomy.names``. ``fingerprint`` identifies
-    everything that a raw probability depends on (weights, tokenizer, text version, length, opinion weights), not thresholds or
+    ``network`` is the stock classifier in evaluation mode on the CPU. ``thresholds``, ``opinion_weights``, ``slope``
+    and ``offset`` have shape (labels,), float64, in the order of ``Taxonomy.names``. ``fingerprint`` identifies all
+    that a raw probability depends on (weights, tokenizer, text version, length, opinion weights), not thresholds or
     calibration.
     """
 
