@@ -144,6 +144,11 @@ def label(
         highlight=False,
         soft_wrap=True,
     )
+    if done.waiting:
+        console.print(
+            f"{done.waiting:,} records of earlier inputs wait for this model: label those inputs with it too.",
+            highlight=False,
+        )
     if done.failed:
         raise typer.Exit(SOME_FAILED if len(done.failed) < len(done.files) else BAD_INPUT)
 

@@ -71,12 +71,17 @@ class FileResult:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The outcome of a run. ``in_scope`` and ``out_of_scope`` are over the whole view of the library."""
+    """The outcome of a run.
+
+    ``in_scope`` and ``out_of_scope`` are over the whole view of the library; ``waiting`` are its current records that
+    this model has not seen, from inputs that only another model has labelled.
+    """
 
     files: list[FileResult]
     table: Path
     in_scope: int
     out_of_scope: int
+    waiting: int
 
     @property
     def totals(self) -> Counts:
@@ -171,8 +176,8 @@ def label(
             if on_file:
                 on_file(result)
         # 5. The view
-        in_scope, out_of_scope = write_view(library, predictor, jsonl=jsonl)
-    return Labelled(results, out / "labels.parquet", in_scope, out_of_scope)
+        in_scope, out_of_scope, waiting = write_view(library, predictor, jsonl=jsonl)
+    return Labelled(results, out / "labels.parquet", in_scope, out_of_scope, waiting)
 
 
 @contextmanager
@@ -186,15 +191,15 @@ def _writing(out: Path) -> Iterator[None]:
         ) from None
 
 
-def write_view(library: Library, predictor: Predictor, *, jsonl: bool) -> tuple[int, int]:
-    """Write ``labels.parquet`` (and ``labels.jsonl``); returns records in and out of scope."""
+def write_view(library: Library, predictor: Predictor, *, jsonl: bool) -> tuple[int, int, int]:
+    """Write ``labels.parquet`` (and ``labels.jsonl``); returns records in scope, out of it, and waiting."""
     decisions = Decisions(predictor.name, predictor.fingerprint, predictor.calibrate, predictor.decide)
-    table = current_labels(library, decisions)
+    table, waiting = current_labels(library, decisions)
     write_table(table, library.folder / "labels.parquet")
     if jsonl:
         write_rows(as_rows(table), library.folder / "labels.jsonl")
     in_scope = int(pc.sum(table["in_scope"]).as_py() or 0)
-    return in_scope, table.num_rows - in_scope
+    return in_scope, table.num_rows - in_scope, waiting
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,13 @@ class Decisions:
     decide: Callable[[np.ndarray], np.ndarray]
 
 
-def current_labels(library: Library, decisions: Decisions) -> pa.Table:
+def current_labels(library: Library, decisions: Decisions) -> tuple[pa.Table, int]:
     """The current labels of a library.
 
     Columns: ``id``, ``pmid``, ``version``, ``title``, ``year``, ``journal``, ``doi``; ``in_scope``; one list of
     labels per axis; one calibrated probability per label (``p_ir_modality_tace``); ``flags``, ``source``, ``model``.
-    One row per current record, ordered by PMID. Records that wait for the model are left out.
+    One row per current record, ordered by PMID. Records that this model has not seen are left out, and counted in the
+    second part of the result.
     """
     rows = _newest(library, decisions.fingerprint)
     taxonomy = load_taxonomy()
@@ -92,7 +93,7 @@ def current_labels(library: Library, decisions: Decisions) -> pa.Table:
     )  # fmt: skip
     columns["source"] = rows["source"]
     columns["model"] = pa.array([f"{decisions.model}@{decisions.fingerprint}"] * len(given), pa.string())
-    return pa.table(columns)
+    return pa.table(columns), int(waiting.sum())
 
 
 def as_rows(table: pa.Table) -> Iterator[Mapping[str, Any]]:
