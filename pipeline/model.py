@@ -185,6 +185,8 @@ def save(network: Any, tokenizer: Any, card: ModelCard, readme: str, folder: Pat
         if half:
             network.to(torch.float32)
         tokenizer.save_pretrained(partial)
+    for written in partial.iterdir():
+        written.chmod(0o644)  # safetensors come out readable by their owner alone
     write_card(partial, card, readme)
     if folder.exists():
         shutil.rmtree(folder)

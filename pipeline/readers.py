@@ -48,7 +48,7 @@ def detect_format(path: Path) -> str:
     if found:
         raise InputError(
             f"{path}: expected PubMed XML, nbib, JSONL, CSV, Parquet or text, found {found}; "
-            "export the records from PubMed or name the format with --format."
+            "export the records from PubMed or name the format with --input-format."
         )
     first = text.split("\n", 1)[0].rstrip("\r")
     if text.startswith("<"):
@@ -59,6 +59,11 @@ def detect_format(path: Path) -> str:
         return "nbib"
     cells = [cell.strip("\"' \t") for cell in first.split(formats.delimiter_of(first))]
     named = {formats.field_of(cell) for cell in cells} & {"title", "abstract"}
+    if not named and path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv")):
+        raise InputError(
+            f"{path}: expected a table with a column title or abstract, found {', '.join(cells[:5])}; rename its columns "
+            "or name the format with --input-format."
+        )
     return "csv" if named and (len(cells) > 1 or "\n" in text) else "text"
 
 
