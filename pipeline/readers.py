@@ -61,7 +61,7 @@ def detect_format(path: Path) -> str:
     named = {formats.field_of(cell) for cell in cells} & {"title", "abstract"}
     if not named and path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv")):
         raise InputError(
-            f"{path}: expected a table with a column title or abstract, found {', '.join(cells[:5])}; rename its columns "
+            f"{path}: expected a column title or abstract, found {', '.join(cells[:5])}; rename the columns "
             "or name the format with --input-format."
         )
     return "csv" if named and (len(cells) > 1 or "\n" in text) else "text"
