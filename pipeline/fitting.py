@@ -24,7 +24,7 @@ from pipeline.config import ModelConfig, TrainingConfig
 from pipeline.corpus import Example, label_matrix
 from pipeline.decision import decide, tune_thresholds
 from pipeline.device import Device
-from pipeline.model import quiet_transformers
+from pipeline.quiet import quiet_transformers
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import encode, hints_of, model_text, vary
 

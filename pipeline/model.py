@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ModelError
+from pipeline.quiet import quiet_transformers
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import TEXT_VERSION, hint_tokens
 
@@ -81,22 +82,6 @@ class LoadedModel:
     slope: np.ndarray
     offset: np.ndarray
     fingerprint: str
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' bars and load reports: what matters in them is checked here and said in one sentence."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def load_base(name: str, revision: str | None, *, max_length: int, hints: bool, attention_dropout: float) -> Any:
@@ -315,25 +300,7 @@ def load(name: str) -> LoadedModel:
             f"Expected all weights of the model in {folder / 'model.safetensors'}, found {len(missing)} missing "
             f"({missing[0]}); restore the file or train again."
         )
-    found = [network.config.id2label.get(i) for i in range(network.config.num_labels)]
-    if tuple(found) != taxonomy.names:
-        raise ModelError(
-            f"Expected the scheme's {len(taxonomy.names)} labels in {folder / 'config.json'}, found other "
-            "names or another order; train the model again."
-        )
-    if card.hints and any(token not in tokenizer.get_vocab() for token in hint_tokens()):
-        raise ModelError(
-            f"Expected the lexicon's hint tokens in the tokenizer of {folder}, found some missing; the "
-            "tokenizer is another model's: restore the folder or train again."
-        )
-    rows = network.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ModelError(
-            f"Expected a tokenizer of at most {rows} tokens in {folder}, found {len(tokenizer)}; it is "
-            "another model's: restore the folder or train again."
-        )
-    if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
-        raise ModelError(f"Expected finite weights in {folder}, found NaN or infinity; train the model again.")
+    _check_loaded(folder, card, network, tokenizer)
     pairs = np.array([card.calibration[name] for name in taxonomy.names])
     return LoadedModel(
         name=folder.name,
@@ -357,6 +324,30 @@ def fingerprint(folder: Path, card: ModelCard) -> str:
         with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:12]
+
+
+def _check_loaded(folder: Path, card: ModelCard, network: Any, tokenizer: Any) -> None:
+    """Refuse weights and tokenizers that do not belong together, or to the scheme."""
+    taxonomy = load_taxonomy()
+    found = [network.config.id2label.get(i) for i in range(network.config.num_labels)]
+    if tuple(found) != taxonomy.names:
+        raise ModelError(
+            f"Expected the scheme's {len(taxonomy.names)} labels in {folder / 'config.json'}, found other "
+            "names or another order; train the model again."
+        )
+    if card.hints and any(token not in tokenizer.get_vocab() for token in hint_tokens()):
+        raise ModelError(
+            f"Expected the lexicon's hint tokens in the tokenizer of {folder}, found some missing; the "
+            "tokenizer is another model's: restore the folder or train again."
+        )
+    rows = network.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"Expected a tokenizer of at most {rows} tokens in {folder}, found {len(tokenizer)}; it is "
+            "another model's: restore the folder or train again."
+        )
+    if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+        raise ModelError(f"Expected finite weights in {folder}, found NaN or infinity; train the model again.")
 
 
 def _load_tokenizer(name: str, revision: str | None) -> Any:

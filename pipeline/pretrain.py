@@ -34,7 +34,7 @@ from pipeline.config import PretrainConfig
 from pipeline.device import choose_device
 from pipeline.errors import InputError, OutputError
 from pipeline.fitting import Progress, last_checkpoint
-from pipeline.model import quiet_transformers
+from pipeline.quiet import quiet_transformers
 from pipeline.readers import read
 from pipeline.records import Record
 
