@@ -312,7 +312,7 @@ def _duration(seconds: float) -> str:
 def _file_line(result: Any) -> str:
     counts = result.counts
     if result.error:
-        return f"{result.source}: {result.error}"
+        return result.error if result.source in result.error else f"{result.source}: {result.error}"
     if result.skipped:
         return f"{result.source}: done before, skipped"
     return (

@@ -15,6 +15,7 @@ Then, once:
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -157,10 +158,11 @@ def label(
         What became of each input; one that fails does not stop the others.
 
     Raises:
-        InputError: no input, or two of the same name.
+        InputError: no input, two of the same name, or none that can be read: a new folder is then removed again.
         OutputError: the folder holds something else, is in use, or cannot be written.
     """
     paths = find_inputs(inputs)
+    new = not out.exists()
     library = Library.open(out, create=True)
     results = []
     with _writing(out), hold(out):
@@ -173,8 +175,16 @@ def label(
             except InputError as error:
                 result = FileResult(str(path), Counts(), 0.0, error=str(error))
             results.append(result)
-            if on_file:
+            if on_file and not (result.error and len(paths) == 1):
                 on_file(result)
+        if not work.ledger and all(result.error for result in results):
+            if new:
+                shutil.rmtree(out)
+            raise InputError(
+                results[0].error
+                if len(results) == 1
+                else f"Expected an input that can be read, found none among {len(results)}; each line above says why."
+            )
         # 5. The view
         in_scope, out_of_scope, waiting = write_view(library, predictor, jsonl=jsonl)
     return Labelled(results, out / "labels.parquet", in_scope, out_of_scope, waiting)

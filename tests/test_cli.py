@@ -158,12 +158,10 @@ def test_a_file_that_cannot_be_read(hepatag, trained, tmp_path, name, content):
     code, _, err = hepatag("label", path, "-m", trained.folder, "-o", out)
     assert time.monotonic() - started < 20
     assert code == 2
-    (line,) = [line for line in err.splitlines() if line.startswith(str(path))]
+    (line,) = [line for line in err.splitlines() if line.startswith(f"hepatag: {path}")]
     assert "expected" in line.lower()
     assert "found" in line
-    # The library is sound and empty: nothing of the file is in it.
-    assert [one.name for one in out.rglob("*") if path.stem.split(".")[0] in one.name] == []
-    assert hepatag("show", out)[0] == 0
+    assert not out.exists()  # nothing half-written
 
 
 @pytest.mark.parametrize(
