@@ -214,8 +214,7 @@ def train(
         )
     scores = done.report.groups["all"]
     console.print(
-        f"{done.folder}: dev micro-F1 {scores.f1_micro.value:.3f} "
-        f"({scores.f1_micro.low:.3f}–{scores.f1_micro.high:.3f}), macro-F1 {scores.f1_macro.value:.3f}; "
+        f"{done.folder}: dev micro-F1 {scores.f1_micro}, macro-F1 {scores.f1_macro.value:.3f}; "
         f"{_duration(done.seconds)}, {done.examples_per_sec:.1f} texts/s.",
         highlight=False,
     )

@@ -103,14 +103,9 @@ def evaluate(labeller: Labeller, examples: Sequence[Example], rival: Labeller | 
     if rival is None:
         return Evaluation(labeller.name, report)
     other = _label(rival, examples)[0]
-    groups = {
-        "all": slice(0, len(taxonomy.names)),
-        "first_four": slice(0, taxonomy.columns[taxonomy.axes[metrics.FIRST_AXES - 1].name].stop),
-        **taxonomy.columns,
-    }
     tests = {
         name: metrics.paired_bootstrap(truth, given, other, taxonomy, columns=columns)
-        for name, columns in groups.items()
+        for name, columns in metrics.label_groups(taxonomy).items()
     }
     return Evaluation(labeller.name, report, rival.name, tests)
 

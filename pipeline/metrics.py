@@ -27,6 +27,9 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
+
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
@@ -129,6 +132,15 @@ class PairedTest:
     p_value: float
 
 
+def label_groups(taxonomy: Taxonomy) -> dict[str, slice]:
+    """What is scored together: ``all`` labels, the ``first_four`` axes, each axis; as columns of a label matrix."""
+    return {
+        "all": slice(0, len(taxonomy.names)),
+        "first_four": slice(0, taxonomy.columns[taxonomy.axes[FIRST_AXES - 1].name].stop),
+        **taxonomy.columns,
+    }
+
+
 def evaluate(
     truth: np.ndarray,
     predicted: np.ndarray,
@@ -158,11 +170,7 @@ def evaluate(
     """
     truth, predicted = _checked(truth, predicted, taxonomy)
     weights = _draws(len(truth), resamples, seed)
-    groups = {
-        "all": slice(0, truth.shape[1]),
-        "first_four": slice(0, taxonomy.columns[taxonomy.axes[FIRST_AXES - 1].name].stop),
-        **taxonomy.columns,
-    }
+    groups = label_groups(taxonomy)
     calibration = None
     if probabilities is not None:
         probabilities = np.asarray(probabilities, dtype=np.float64)

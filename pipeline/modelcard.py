@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pipeline import corpus
 from pipeline.config import TrainConfig
 from pipeline.corpus import Example
-from pipeline.metrics import GroupScore, Interval, Report
+from pipeline.metrics import GroupScore, Report
 from pipeline.model import ModelCard, TrainingData
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import TEXT_VERSION
@@ -46,8 +46,7 @@ def readme(card: ModelCard, scores: Report, settings: TrainConfig) -> str:
     """The model card as Markdown with the hub's YAML head."""
     data = card.training_data
     rows = "\n".join(
-        f"| {name} | {group.support} | {_interval(group.f1_micro)} | {_interval(group.f1_macro)} |"
-        for name, group in _groups(scores)
+        f"| {name} | {group.support} | {group.f1_micro} | {group.f1_macro} |" for name, group in _groups(scores)
     )
     scope = scores.in_scope
     return f"""---
@@ -91,7 +90,7 @@ model: docs/quality.md holds those on the test set. 95 % intervals by bootstrap 
 |---|---|---|---|
 {rows}
 
-In scope: precision {_interval(scope.precision)}, recall {_interval(scope.recall)} ({scope.support} records).
+In scope: precision {scope.precision}, recall {scope.recall} ({scope.support} records).
 
 ## Limits
 
@@ -104,7 +103,3 @@ the label counts there) are the least sure.
 def _groups(scores: Report) -> list[tuple[str, GroupScore]]:
     titles = {"all": "all labels", "first_four": "first four axes"}
     return [(titles.get(name, name), group) for name, group in scores.groups.items()]
-
-
-def _interval(found: Interval) -> str:
-    return f"{found.value:.3f} ({found.low:.3f}–{found.high:.3f})"

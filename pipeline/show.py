@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.evaluate import Evaluation
-    from pipeline.metrics import Interval
 
 
 @dataclass(frozen=True)
@@ -110,14 +109,14 @@ def render_evaluation(found: Evaluation, console: Console) -> None:
     groups = Table("labels", "positives", "precision", "recall", "micro-F1", "macro-F1", "instance-F1", box=None)
     for name, group in report.groups.items():
         groups.add_row(
-            name, str(group.support), f"{group.precision:.3f}", f"{group.recall:.3f}", _interval(group.f1_micro),
-            _interval(group.f1_macro), _interval(group.f1_instance),
+            name, str(group.support), f"{group.precision:.3f}", f"{group.recall:.3f}", str(group.f1_micro),
+            str(group.f1_macro), str(group.f1_instance),
         )  # fmt: skip
     console.print(groups)
     scope = report.in_scope
-    line = f"in scope: precision {_interval(scope.precision)}, recall {_interval(scope.recall)}"
+    line = f"in scope: precision {scope.precision}, recall {scope.recall}"
     if report.calibration_error:
-        line += f"; expected calibration error {_interval(report.calibration_error)}"
+        line += f"; expected calibration error {report.calibration_error}"
     console.print(line, highlight=False)
     labels = Table("label", "positives", "precision", "recall", "F1", "average precision", box=None)
     for name, score in report.labels.items():
@@ -132,7 +131,3 @@ def render_evaluation(found: Evaluation, console: Console) -> None:
             f"({test.low:+.3f} to {test.high:+.3f}), p = {test.p_value:.4f} (paired bootstrap)",
             highlight=False,
         )
-
-
-def _interval(found: Interval) -> str:
-    return f"{found.value:.3f} ({found.low:.3f}–{found.high:.3f})"
