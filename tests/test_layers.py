@@ -14,7 +14,7 @@ def layers():
     """Module → layer, from the table of the architecture page, which so cannot drift from the code."""
     table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     found = {}
-    for number, cell in re.findall(r"^\| (\d) \| (.+?) \|$", table, re.MULTILINE):
+    for number, cell in re.findall(r"^\| (\d+) \| (.+?) \|$", table, re.MULTILINE):
         found.update({name: int(number) for name in re.findall(r"`(\w+)`", cell)})
     return found
 
