@@ -92,7 +92,11 @@ def entries_of(element: etree._Element, source: str, place: str) -> Iterator[Ent
 
 def _text(node: etree._Element | None) -> str:
     """All text of an element on one line; comments and instructions left out."""
-    return " ".join("".join(_pieces(node)).split()) if node is not None else ""
+    if node is None:
+        return ""
+    if not len(node):  # most elements
+        return " ".join((node.text or "").split())
+    return " ".join("".join(_pieces(node)).split())
 
 
 def _pieces(node: etree._Element) -> Iterator[str]:

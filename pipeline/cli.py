@@ -11,7 +11,18 @@ from typing import Annotated
 
 import typer
 
-from pipeline import __version__, cli_library, cli_models
+from pipeline import (
+    __version__,
+    cli_curate,
+    cli_explain,
+    cli_fetch,
+    cli_library,
+    cli_map,
+    cli_models,
+    cli_read,
+    cli_runs,
+    cli_status,
+)
 from pipeline.errors import HepatagError
 from pipeline.terminal import BAD_INPUT, INTERRUPTED, errors, escaped
 
@@ -66,11 +77,23 @@ def _root(
     """Label PubMed abstracts on interventional oncology of the liver."""
 
 
-LIBRARY = (cli_library.label, cli_library.show)
+FETCH = (cli_fetch.mirror, cli_fetch.fetch)
+LIBRARY = (cli_library.label, cli_library.show, cli_status.status, cli_status.verify, cli_status.labels)
+READ = (cli_read.query, cli_read.export, cli_read.digest, cli_map.map, cli_explain.explain)
+CURATE = (cli_curate.queue, cli_curate.adopt, cli_curate.agree, cli_curate.audit)
 MODELS = (cli_models.train, cli_models.pretrain, cli_models.evaluate, cli_models.ui)
-for _panel, _commands in (("Label and keep", LIBRARY), ("Train and compare", MODELS)):
+RUNS = (cli_runs.runs, cli_runs.compare, cli_runs.reproduce, cli_runs.sync, cli_runs.register, cli_runs.promote)
+PANELS = (
+    ("Label and keep", LIBRARY),
+    ("Read and search", READ),
+    ("Curate", CURATE),
+    ("Train and compare", (*MODELS, *RUNS)),
+    ("Fetch from PubMed", FETCH),
+)
+for _panel, _commands in PANELS:
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.add_typer(cli_fetch.corpus, name="corpus", rich_help_panel="Fetch from PubMed")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +14,17 @@ from pipeline.terminal import BAD_INPUT, SOME_FAILED, AsJson, Device, LabelProgr
 
 def label(
     inputs: Annotated[
-        list[Path], typer.Argument(help="Files or folders: PubMed XML (gz), nbib, JSONL, CSV, Parquet, text.")
-    ],
+        list[Path] | None,
+        typer.Argument(help="Files or folders: PubMed XML (gz), nbib, JSONL, CSV, Parquet, text; - for a text."),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="Print the labels of this text, of a file of it, or of - (standard input)."),
+    ] = None,
     model: Model = "hepatag-mini",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Library folder for the results.")] = Path("labels"),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Library folder for the results.", show_default="labels")
+    ] = None,
     format: Annotated[str, typer.Option(help="parquet, or jsonl to write labels.jsonl as well.")] = "parquet",
     input_format: Annotated[
         str | None,
@@ -24,19 +32,40 @@ def label(
     ] = None,
     gate: Annotated[str, typer.Option(help="auto (on for PubMed XML), terms (on) or none.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Do inputs again that are done already.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done with each input, and do nothing.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that read, when there are several inputs.", show_default="one per core"),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run on this Ray cluster (docs/cluster.md); local starts one here."),
+    ] = None,
+    reasons: Annotated[
+        bool, typer.Option("--reasons", help="Also find the sentence that carries each label (about ten times slower).")
+    ] = False,
     device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Label files and keep the results as Parquet.
 
     Writes `labels.parquet` (one row per record, a list of labels per axis, a probability per label) into the library
     folder; what cannot be read goes to `rejects/`. A second run skips what is done.
 
+    With `--text`, or a file copied from a PubMed page and no `--out`, it prints labels, probabilities and reasons
+    instead, and keeps nothing.
+
     Example: `hepatag label pubmed26n1400.xml.gz --out labels`
     """
     from pipeline import label as labelling
+    from pipeline import plan as planning
+    from pipeline.cluster import RayBackend
     from pipeline.errors import ConfigError
-    from pipeline.predict import Predictor
+    from pipeline.lazy import LazyPredictor
     from pipeline.readers import FORMATS
+    from pipeline.workers import usable_cores
 
     if gate not in labelling.GATES:
         raise ConfigError(f"Expected --gate {', '.join(labelling.GATES)}, found “{gate}”; choose one of these.")
@@ -44,10 +73,21 @@ def label(
         raise ConfigError(f"Expected --format parquet or jsonl, found “{format}”; choose one of these.")
     if input_format and input_format not in FORMATS:
         raise ConfigError(f"Expected --input-format {', '.join(FORMATS)}, found “{input_format}”; choose one of these.")
-    labelling.find_inputs(inputs)  # a slip in a path shows before the model loads
-    predictor = Predictor.from_folder(model, device)
+    if _answers(inputs or [], text, out, model, device, as_json=as_json):
+        return
+    if not inputs:
+        raise ConfigError("Expected files or folders to label, or --text, found neither; name one.")
+    out = out or Path("labels")
+    found = planning.find_inputs(inputs)  # a slip in a path shows before anything else
     console = errors()
-    console.print(f"Model {predictor.name} ({predictor.fingerprint}) on {predictor.device.name}", highlight=False)
+    predictor = LazyPredictor(
+        model, device, lambda loaded: console.print(f"Model runs on {loaded.device.name}", highlight=False)
+    )
+    console.print(f"Model {predictor.name} ({predictor.fingerprint})", highlight=False)
+    if dry_run:
+        for one in planning.dry_run(inputs, predictor.fingerprint, out, format=input_format, gate=gate, force=force):
+            typer.echo(f"{one.path}: {one.error or one.state}")
+        return
     with LabelProgress(console) as report:
         done = labelling.label(
             inputs,
@@ -57,6 +97,9 @@ def label(
             gate=gate,
             force=force,
             jsonl=format == "jsonl",
+            reasons=reasons,
+            workers=workers or (usable_cores() if len(found) > 1 else 1),
+            backend=RayBackend(ray, predictor.judge.folder, predictor.fingerprint, out, device) if ray else None,
             report=report,
             on_file=lambda result: console.print(escaped(_file_line(result)), highlight=False, soft_wrap=True),
         )
@@ -79,6 +122,31 @@ def label(
         )
     if done.failed:
         raise typer.Exit(SOME_FAILED if len(done.failed) < len(done.files) else BAD_INPUT)
+
+
+def _answers(inputs: list[Path], text: str | None, out: Path | None, model: str, device: str, *, as_json: bool) -> bool:
+    """Print the labels of texts where that is asked for; returns whether it was."""
+    from pipeline import answer, api
+    from pipeline.errors import ConfigError
+
+    if text is not None and (inputs or out):
+        raise ConfigError("Expected --text alone, found files or --out beside it; nothing of a text is kept.")
+    sources = [text] if text is not None else answer.text_only(inputs) if not out else []
+    if not sources:
+        if as_json:
+            raise ConfigError("Expected --text with --json, found none; a library is read with hepatag show --json.")
+        return False
+    records = [record for source in sources for record in answer.read_source(source, sys.stdin.buffer)]
+    labeller = api.load(model, device=device)
+    results = labeller.label(records, reasons=True)
+    if as_json:
+        typer.echo(json.dumps(answer.to_document(results, labeller), ensure_ascii=False))
+        return True
+    from rich.console import Console
+
+    errors().print(f"Model {labeller.name} ({labeller.fingerprint})", highlight=False)
+    answer.render_answers(results, Console(highlight=False))
+    return True
 
 
 def show(

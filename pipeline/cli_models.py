@@ -115,14 +115,17 @@ def evaluate(
 
 
 def ui(
-    uri: Annotated[str, typer.Option(help="The MLflow store.")] = "sqlite:///mlruns/mlflow.db",
+    uri: Annotated[
+        str | None, typer.Option(help="The MLflow store; by default that of MLFLOW_TRACKING_URI, else of this folder.")
+    ] = None,
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 5000,
 ) -> None:
     """Open MLflow's web interface on this machine.
 
     Example: `hepatag ui --port 5001`
     """
-    from pipeline.tracking import serve_ui, ui_address
+    from pipeline.tracking_ui import serve_ui, ui_address
+    from pipeline.tracking_uri import default_uri
 
     errors().print(f"MLflow on {ui_address(port=port)}; Ctrl-C ends it.", highlight=False, soft_wrap=True)
-    raise typer.Exit(serve_ui(uri, port=port))
+    raise typer.Exit(serve_ui(uri or default_uri(), port=port))

@@ -6,6 +6,7 @@ descriptions are the reference for users (docs/config.md is made from them).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -102,12 +103,14 @@ class TrainingConfig(_Strict):
 class TrackingConfig(_Strict):
     """Where runs are recorded."""
 
-    uri: str = "sqlite:///mlruns/mlflow.db"
-    """MLflow tracking URI, or `none` to switch tracking off."""
-    experiment: str = "hepatag"
-    """MLflow experiment that the run joins."""
+    uri: str = Field(default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db")
+    """MLflow tracking URI, or `none` to switch tracking off; by default that of MLFLOW_TRACKING_URI where it is set."""
+    experiment: str = Field(default_factory=lambda: os.environ.get("MLFLOW_EXPERIMENT_NAME") or "hepatag")
+    """MLflow experiment that the run joins; by default that of MLFLOW_EXPERIMENT_NAME where it is set."""
     run_name: str | None = None
     """Name of the run; by default what differs from the defaults."""
+    log_model: bool = True
+    """Keep the model with the run, to be registered and served by MLflow; as large as the model folder."""
 
 
 class TrainConfig(_Strict):
@@ -116,7 +119,7 @@ class TrainConfig(_Strict):
     data: DataConfig
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     output: Path
     """Folder for the model; checkpoints of an unfinished run lie beside it in `<output>.checkpoints`."""
 
@@ -210,7 +213,7 @@ def differences(config: BaseModel) -> dict[str, Any]:
         value = getattr(config, name)
         if isinstance(value, BaseModel):
             flat.update({f"{name}.{key}": inner for key, inner in differences(value).items()})
-        elif field.is_required() or value != field.default:
+        elif field.is_required() or value != field.get_default(call_default_factory=True):
             flat[name] = " ".join(str(item) for item in value) if isinstance(value, tuple) else value
     return flat
 

@@ -54,7 +54,7 @@ def read_examples(paths: Sequence[Path]) -> list[Example]:
     repeated: list[str] = []
     for path in paths:
         before = len(examples)
-        for place, row in _rows(Path(path)):
+        for place, row in read_rows(Path(path)):
             example = _example(row, place, taxonomy)
             if example.record.id in first_place:
                 repeated.append(f"{example.record.id} ({first_place[example.record.id]} and {place})")
@@ -110,11 +110,19 @@ def leakage(train: Sequence[Example], other: Sequence[Example]) -> list[str]:
     Returns:
         Record ids; empty when the sets are apart.
     """
-    seen = {key for example in train for key in _text_keys(example.record)}
-    return [example.record.id for example in other if not seen.isdisjoint(_text_keys(example.record))]
+    seen = {key for example in train for key in text_keys(example.record)}
+    return [example.record.id for example in other if not seen.isdisjoint(text_keys(example.record))]
 
 
-def _text_keys(record: Record) -> Iterator[tuple[str, str]]:
+def text_keys(record: Record) -> Iterator[tuple[str, str]]:
+    """What two records with the same text have in common.
+
+    Args:
+        record: the record.
+
+    Yields:
+        tuple[str, str]: title and abstract in letters and digits; for a long abstract, also without its title.
+    """
     title, abstract = (
         "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
         for text in (record.title, " ".join(part.text for part in record.abstract))
@@ -176,8 +184,18 @@ def _number(row: Mapping[str, Any], field: str, place: str) -> int | None:
     return int(text)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Each row of a labelled file with its place (``file:line``, or ``file:row`` for Parquet)."""
+def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Each row of a labelled file as it stands there.
+
+    Args:
+        path: JSON Lines, gzip or not, or Parquet, told apart by content.
+
+    Yields:
+        tuple[str, Any]: the row's place (``file:line``, or ``file:row`` for Parquet) and its content.
+
+    Raises:
+        InputError: the file is missing, empty or damaged.
+    """
     try:
         with path.open("rb") as stream:
             magic = stream.read(4)

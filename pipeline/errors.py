@@ -6,6 +6,7 @@ HepatagError
 ├── LabelError     a label set breaks the scheme: mend the record
 ├── ModelError     a model folder or name cannot be used: choose another
 ├── OutputError    results cannot be written: choose or free the place
+├── NetworkError   a server gives no usable answer: check the network, try later
 ├── TrackingError  the MLflow store cannot be used: choose another, or none
 └── Interrupted    stopped on request; the message says how to go on
 
@@ -35,6 +36,10 @@ class ModelError(HepatagError):
 
 class OutputError(HepatagError):
     """Results cannot be written to the place asked for."""
+
+
+class NetworkError(HepatagError):
+    """A server cannot be reached, or gives no usable answer."""
 
 
 class TrackingError(HepatagError):

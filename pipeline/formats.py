@@ -81,7 +81,7 @@ def read_jsonl(stream: BinaryIO, source: str) -> Iterator[Entry]:
         if not isinstance(row, dict):
             yield Reject(source, place, f"expected a JSON object, found {type(row).__name__}")
             continue
-        yield _entry(row, source, place, number)
+        yield row_entry(row, source, place, number)
 
 
 def read_csv(stream: BinaryIO, source: str) -> Iterator[Entry]:
@@ -125,7 +125,7 @@ def read_csv(stream: BinaryIO, source: str) -> Iterator[Entry]:
         if len(row) > len(fields):
             yield Reject(source, place, f"expected {len(fields)} fields, found {len(row)}; check the quotes")
             continue
-        yield _entry(dict(zip(header, row, strict=False)), source, place, number)
+        yield row_entry(dict(zip(header, row, strict=False)), source, place, number)
 
 
 def delimiter_of(header: str) -> str:
@@ -165,7 +165,7 @@ def read_parquet(path: Path, source: str) -> Iterator[Entry]:
             for batch in file.iter_batches(batch_size=1024, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
-                    yield _entry(row, source, f"row {number}", number)
+                    yield row_entry(row, source, f"row {number}", number)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: expected a whole Parquet file, found: {error}; write or copy it again.") from error
 
@@ -188,7 +188,8 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, str | None]]:
             yield number, line
 
 
-def _entry(row: Mapping[str, Any], source: str, place: str, number: int) -> Record | Reject:
+def row_entry(row: Mapping[str, Any], source: str, place: str, number: int) -> Record | Reject:
+    """A record from a row with columns of any of the usual names; ``number`` makes its id where it has none."""
     fields: dict[str, Any] = {}
     for column, value in row.items():
         name = field_of(column)

@@ -9,44 +9,43 @@ For each input, in PubMed order:
 
 Then, once:
 
-5. Write the view of current labels.
+5. Where asked for, find the sentence that carries each label.
+6. Write the view of current labels, where anything that it depends on has changed.
+
+Steps 2 and 3 run where a `workers.Backend` runs them: here, in several processes, or on a cluster. Inputs may be read
+ahead; whatever they give is put in place here, one after the other in PubMed order, so that the result is the same.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-import pyarrow.compute as pc
+import numpy as np
 
-from pipeline.errors import InputError, OutputError
-from pipeline.gate import GATE_VERSION
+from pipeline.errors import InputError, Interrupted, OutputError
+from pipeline.ingest import Ingested, ReadTask
 from pipeline.lock import hold
+from pipeline.plan import DONE, Planned, find_inputs, plan
 from pipeline.predict import Predictor
-from pipeline.readers import detect_format, read
-from pipeline.records import Deletion, Record, Reject, Section, Skipped
-from pipeline.shards import (
-    CitationWriter,
-    Counts,
-    LedgerEntry,
-    Library,
-    input_name,
-    input_order,
-    write_rows,
-    write_table,
-)
-from pipeline.text import TEXT_VERSION, model_text, text_hash
-from pipeline.view import Decisions, as_rows, current_labels
+from pipeline.reasons import keep_reasons
+from pipeline.shards import Counts, LedgerEntry, Library, input_order, staged
+from pipeline.text import TEXT_VERSION
+from pipeline.view import current_labels
+from pipeline.viewfile import VIEW, ViewCounts, decisions_of, kept_view, view_stamp, write_view
+from pipeline.workers import Backend, LocalBackend
 
 GATES = ("auto", "terms", "none")
-INPUT_SUFFIXES = (".xml", ".xml.gz", ".nbib", ".jsonl", ".jsonl.gz", ".csv", ".tsv", ".parquet", ".txt")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,10 @@ class Moment:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one input: ``error`` names why it could not be done, ``skipped`` that it was done before."""
+    """What became of one input: ``error`` names why it could not be done, ``skipped`` that it was done before.
+
+    ``seconds`` are those that the run waited for it, which is less than its work where several are read at once.
+    """
 
     source: str
     counts: Counts
@@ -96,39 +98,6 @@ class Labelled:
         return [result for result in self.files if result.error]
 
 
-def find_inputs(paths: Sequence[Path]) -> list[Path]:
-    """The input files that paths name, in PubMed order.
-
-    Args:
-        paths: files, or folders that give those files in them that hepatag reads.
-
-    Returns:
-        The files.
-
-    Raises:
-        InputError: a path does not exist, a folder holds no input, or two inputs share a name.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = [one for one in path.iterdir() if one.is_file() and one.name.lower().endswith(INPUT_SUFFIXES)]
-            if not inside:
-                raise InputError(f"Expected input files ({', '.join(INPUT_SUFFIXES)}) in {path}, found none.")
-            found.extend(inside)
-        elif path.exists():
-            found.append(path)
-        else:
-            raise InputError(f"Expected an input file at {path}, found none; check the path.")
-    names: dict[str, Path] = {}
-    for path in found:
-        if (other := names.setdefault(input_name(path), path)) != path:
-            raise InputError(
-                f"Expected inputs of different names, found {other} and {path}; rename one of them or "
-                "label them into different folders."
-            )
-    return sorted(names.values(), key=lambda path: (input_order(input_name(path), 0), input_name(path)))
-
-
 def label(
     inputs: Sequence[Path],
     predictor: Predictor,
@@ -138,6 +107,9 @@ def label(
     gate: str = "auto",
     force: bool = False,
     jsonl: bool = False,
+    reasons: bool = False,
+    workers: int = 1,
+    backend: AbstractContextManager[Backend] | None = None,
     report: Callable[[Moment], None] | None = None,
     on_file: Callable[[FileResult], None] | None = None,
 ) -> Labelled:
@@ -151,6 +123,10 @@ def label(
         gate: auto (on for PubMed XML, off elsewhere), terms (on) or none.
         force: do inputs again that the ledger has.
         jsonl: write ``labels.jsonl`` as well.
+        reasons: find and keep the sentence that carries each label, for records in scope that have none yet.
+        workers: processes that read. With more than one, a script needs ``if __name__ == "__main__":`` around what it
+            runs, as with all of Python's process pools.
+        backend: where inputs are read and texts predicted, in place of ``workers``.
         report: called with progress.
         on_file: called after each input.
 
@@ -160,24 +136,24 @@ def label(
     Raises:
         InputError: no input, two of the same name, or none that can be read: a new folder is then removed again.
         OutputError: the folder holds something else, is in use, or cannot be written.
+        Interrupted: ended by Ctrl-C or SIGTERM; what is done stays done.
     """
     paths = find_inputs(inputs)
     new = not out.exists()
     library = Library.open(out, create=True)
     results = []
-    with _writing(out), hold(out):
-        # Read once: with 1,300 inputs, once per input would be a million file reads.
-        ledger, known = library.ledger(), library.known_hashes(predictor.fingerprint)
-        work = _Work(predictor, library, ledger, known, format, gate, force, report)
-        for path in paths:
-            try:
-                result = _label_file(path, work)
-            except InputError as error:
-                result = FileResult(str(path), Counts(), 0.0, error=str(error))
-            results.append(result)
-            if on_file and not (result.error and len(paths) == 1):
-                on_file(result)
-        if not work.ledger and all(result.error for result in results):
+    with _writing(out), hold(out), _stoppable(), _swept(library):
+        ledger = library.ledger()
+        planned = plan(paths, ledger, predictor.fingerprint, format=format, gate=gate, force=force)
+        idle = all(one.state == DONE for one in planned)
+        place = nullcontext(LocalBackend(predictor)) if idle else backend or LocalBackend(predictor, workers)
+        with place as where:
+            run = _Run(predictor, library, where, ledger, format, gate, force, report)
+            for result in run.results(planned):
+                results.append(result)
+                if on_file and not (result.error and len(paths) == 1):
+                    on_file(result)
+        if not ledger and all(result.error for result in results):
             if new:
                 shutil.rmtree(out)
             raise InputError(
@@ -185,9 +161,8 @@ def label(
                 if len(results) == 1
                 else f"Expected an input that can be read, found none among {len(results)}; each line above says why."
             )
-        # 5. The view
-        in_scope, out_of_scope, waiting = write_view(library, predictor, jsonl=jsonl)
-    return Labelled(results, out / "labels.parquet", in_scope, out_of_scope, waiting)
+        view = _finish(library, predictor, ledger, results, jsonl=jsonl, reasons=reasons, report=report)
+    return Labelled(results, out / VIEW, view.in_scope, view.out_of_scope, view.waiting)
 
 
 @contextmanager
@@ -201,139 +176,197 @@ def _writing(out: Path) -> Iterator[None]:
         ) from None
 
 
-def write_view(library: Library, predictor: Predictor, *, jsonl: bool) -> tuple[int, int, int]:
-    """Write ``labels.parquet`` (and ``labels.jsonl``); returns records in scope, out of it, and waiting."""
-    decisions = Decisions(predictor.name, predictor.fingerprint, predictor.calibrate, predictor.decide)
-    table, waiting = current_labels(library, decisions)
-    write_table(table, library.folder / "labels.parquet")
-    if jsonl:
-        write_rows(as_rows(table), library.folder / "labels.jsonl")
-    in_scope = int(pc.sum(table["in_scope"]).as_py() or 0)
-    return in_scope, table.num_rows - in_scope, waiting
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does: readers are stopped, what they have staged is removed."""
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped on request; the same command goes on from what is done.") from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
-@dataclass(frozen=True)
-class _Work:
+@contextmanager
+def _swept(library: Library) -> Iterator[None]:
+    """Remove what was staged and never put in place: by a run that was killed, and by this one where it stops."""
+    library.sweep()
+    try:
+        yield
+    finally:
+        library.sweep()
+
+
+def _finish(
+    library: Library,
+    predictor: Predictor,
+    ledger: dict[str, LedgerEntry],
+    results: Sequence[FileResult],
+    *,
+    jsonl: bool,
+    reasons: bool,
+    report: Callable[[Moment], None] | None,
+) -> ViewCounts:
+    """Reasons and the view, unless both are there already and nothing has changed."""
+    stamp = view_stamp(library, ledger, predictor)
+    if all(result.skipped or result.error for result in results):
+        kept = kept_view(library, stamp, jsonl=jsonl, reasons=reasons)
+        if kept:
+            return kept
+    # 5. Reasons
+    if reasons:
+
+        def tell(done: int, total: int) -> None:
+            if report:
+                report(Moment("reasons", "explaining", done, total))
+
+        keep_reasons(library, predictor, current_labels(library, decisions_of(predictor))[0], tell)
+        stamp = view_stamp(library, ledger, predictor)
+    # 6. The view
+    return write_view(library, predictor, stamp, jsonl=jsonl, reasons=reasons)
+
+
+Predictions = Callable[[], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass
+class _Run:
     """What all inputs of a run share; ``ledger`` and ``known`` (text hashes that the model has seen) grow with it."""
 
     predictor: Predictor
     library: Library
+    backend: Backend
     ledger: dict[str, LedgerEntry]
-    known: set[str]
     format: str | None
     gate: str
     force: bool
     report: Callable[[Moment], None] | None
+    known: set[str] | None = field(default=None, init=False)
 
-    def tell(self, moment: Moment) -> None:
-        if self.report:
-            self.report(moment)
+    def results(self, planned: Sequence[Planned]) -> Iterator[FileResult]:
+        """What becomes of each input, in order."""
+        current = ""
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            if self.report:
+                self.report(Moment(current, stage, done, total))
+
+        reads = self.backend.read([self._task(one) for one in planned if not _settled(one)], tell)
+        begun: deque[Callable[[], FileResult]] = deque()
+        for one in planned:
+            current = one.path.name
+            begun.append(self._begin(one, reads, tell))
+            if len(begun) > self.backend.lag:
+                yield begun.popleft()()
+        while begun:
+            yield begun.popleft()()
+
+    def _task(self, one: Planned) -> ReadTask:
+        return ReadTask(
+            one.path, self.library.folder, self.predictor.card.hints, self.format, self.gate, self.force, one.before
+        )
+
+    def _begin(
+        self,
+        one: Planned,
+        reads: Iterator[Callable[[], Ingested]],
+        tell: Callable[[str, int, int | None], None],
+    ) -> Callable[[], FileResult]:
+        """Steps 1 and 2 of an input, and the start of 3; what is given does the rest."""
+        started, fingerprint = time.monotonic(), self.predictor.fingerprint
+        # 1. Skip what is done
+        if one.error:
+            return lambda: FileResult(str(one.path), Counts(), 0.0, error=one.error)
+        if one.before and one.state == DONE:
+            skipped = FileResult(str(one.path), one.before.counts, time.monotonic() - started, skipped=True)
+            return lambda: skipped
+        # 2. Read, unless only the model is new
+        try:
+            found = next(reads)()
+        except InputError as error:
+            failed = FileResult(str(one.path), Counts(), 0.0, error=str(error))
+            return lambda: failed
+        if found.counts is None and one.before and fingerprint in one.before.models:
+            return partial(self._note_unchanged, one, one.before, found, started)
+        # 3. The model, on new texts
+        path = self.library.citations_path(one.name)
+        shard = staged(path, found.token) if found.token else path
+        hashes, reused = self._new_texts(shard)
+        predictions = self.backend.predict(shard, hashes, tell) if hashes else _nothing
+        return partial(self._finish, one, found, hashes, reused, predictions, started)
+
+    def _finish(
+        self,
+        one: Planned,
+        found: Ingested,
+        hashes: list[str],
+        reused: int,
+        predictions: Predictions,
+        started: float,
+    ) -> FileResult:
+        """Put an input's shards and predictions in place, and enter it into the ledger."""
+        raw, cut = predictions()
+        before, fingerprint = one.before, self.predictor.fingerprint
+        if found.token:
+            # Only now: an input that turns out damaged leaves what an earlier run had of it.
+            self.library.forget(one.name)
+            self.library.commit(one.name, found.token)
+        self.library.write_predictions(one.name, fingerprint, hashes, raw, cut)
+        # 4. The ledger
+        read = found.counts or (before.counts if before else Counts())
+        counts = replace(read, new_texts=len(hashes), reused_texts=reused, cut_texts=int(cut.sum()))
+        seconds = time.monotonic() - started
+        latest = max((entry.order[1] for entry in self.ledger.values() if not entry.order[0]), default=0)
+        models = before.models if before and not found.token else ()
+        entry = LedgerEntry(
+            name=one.name,
+            source=one.path.name,
+            md5=found.md5,
+            order=before.order if before else input_order(one.name, latest + 1),
+            gate=found.gate,
+            text_version=TEXT_VERSION,
+            counts=counts,
+            seconds=round(seconds, 3),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            models=tuple(dict.fromkeys((*models, fingerprint))),
+            format=found.format,
+            size=found.size,
+            mtime_ns=found.mtime_ns,
+        )
+        self.library.write_ledger(entry)
+        self.ledger[one.name] = entry
+        return FileResult(str(one.path), counts, seconds)
+
+    def _note_unchanged(self, one: Planned, before: LedgerEntry, found: Ingested, started: float) -> FileResult:
+        """Remember size and time of an input that was touched, so that the next run need not read it."""
+        entry = replace(before, format=found.format, size=found.size, mtime_ns=found.mtime_ns)
+        if entry != before:
+            self.library.write_ledger(entry)
+            self.ledger[one.name] = entry
+        return FileResult(str(one.path), before.counts, time.monotonic() - started, skipped=True)
+
+    def _new_texts(self, shard: Path) -> tuple[list[str], int]:
+        """Distinct text hashes of a shard that the model has not seen, known from now on; and how many rows had one."""
+        if self.known is None:  # read once: with 1,300 inputs, once per input would be a million file reads
+            self.known = self.library.known_hashes(self.predictor.fingerprint)
+        hashes = self.library.text_hashes(shard)
+        new = [one for one in dict.fromkeys(hashes) if one not in self.known]
+        self.known.update(new)
+        return new, len(hashes) - len(new)
 
 
-def _label_file(path: Path, work: _Work) -> FileResult:
-    started, name, fingerprint = time.monotonic(), input_name(path), work.predictor.fingerprint
-    # 1. Skip what is done
-    digest = _md5(path)
-    before = work.ledger.get(name)
-    kind = work.format or detect_format(path)
-    gated = work.gate == "terms" or (work.gate == "auto" and kind == "pubmed")
-    gate_version = GATE_VERSION if gated else "none"
-    same = before and (before.md5, before.gate, before.text_version) == (digest, gate_version, TEXT_VERSION)
-    if before and same and not work.force and fingerprint in before.models:
-        return FileResult(str(path), before.counts, time.monotonic() - started, skipped=True)
-    # 2. Read, unless only the model is new
-    if before and same and not work.force:
-        counts, models, order = before.counts, before.models, before.order
-    else:
-        counts, models = _read_file(path, kind, gated, name, work), ()
-        latest = max((entry.order[1] for entry in work.ledger.values() if not entry.order[0]), default=0)
-        order = before.order if before else input_order(name, latest + 1)
-    # 3. The model, on new texts
-    new, reused, cut = _predict_new(path, name, work)
-    # 4. The ledger
-    counts = replace(counts, new_texts=new, reused_texts=reused, cut_texts=cut)
-    seconds = time.monotonic() - started
-    entry = LedgerEntry(
-        name=name,
-        source=path.name,
-        md5=digest,
-        order=order,
-        gate=gate_version,
-        text_version=TEXT_VERSION,
-        counts=counts,
-        seconds=round(seconds, 3),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        models=tuple(dict.fromkeys((*models, fingerprint))),
-    )
-    work.library.write_ledger(entry)
-    work.ledger[name] = entry
-    return FileResult(str(path), counts, seconds)
+def _settled(one: Planned) -> bool:
+    return bool(one.error) or one.state == DONE
 
 
-def _read_file(path: Path, kind: str, gated: bool, name: str, work: _Work) -> Counts:
-    rejects: list[Reject] = []
-    records = citations = skipped = deleted = 0
-    hints, writer = work.predictor.model.card.hints, CitationWriter(work.library, name)
-    try:
-        for position, entry in enumerate(read(path, format=kind, gate=gated)):
-            if isinstance(entry, Record):
-                text = model_text(entry, hints=hints)
-                writer.add(entry, position, text_hash(text))
-                records, citations = records + 1, citations + 1
-            elif isinstance(entry, Skipped):
-                writer.add_other(entry, position)
-                records, skipped = records + 1, skipped + 1
-            elif isinstance(entry, Deletion):
-                writer.add_other(entry, position)
-                deleted += 1
-            else:
-                rejects.append(entry)
-            if position % 256 == 0:
-                work.tell(Moment(path.name, "reading", position, None))
-        # Only now: an input that turns out damaged leaves what an earlier run had of it.
-        work.library.forget(name)
-        writer.finish()
-    except BaseException:
-        writer.abandon()
-        raise
-    work.library.write_rejects(name, rejects)
-    return Counts(records=records, citations=citations, gated=skipped, rejected=len(rejects), deleted=deleted)
+def _nothing() -> tuple[np.ndarray, np.ndarray]:
+    from pipeline.taxonomy import load_taxonomy
 
-
-def _predict_new(path: Path, name: str, work: _Work) -> tuple[int, int, int]:
-    """Run the model on an input's texts that it has not seen; returns new, reused and cut texts."""
-    rows, predictor = work.library.citations(name), work.predictor
-    texts: dict[str, str] = {}
-    reused = 0
-    for row in as_rows(rows.select(["id", "title", "abstract", "text_hash"])):
-        if row["text_hash"] in work.known:
-            reused += 1
-        elif row["text_hash"] not in texts:
-            texts[row["text_hash"]] = model_text(stored_record(row), hints=predictor.model.card.hints)
-        else:
-            reused += 1
-    done = 0
-
-    def on_batch(size: int) -> None:
-        nonlocal done
-        done += size
-        work.tell(Moment(path.name, "labelling", done, len(texts)))
-
-    raw, cut = predictor.raw_proba(list(texts.values()), on_batch)
-    work.library.write_predictions(name, predictor.fingerprint, list(texts), raw, cut)
-    work.known.update(texts)
-    return len(texts), reused, int(cut.sum())
-
-
-def stored_record(row: Mapping[str, Any]) -> Record:
-    """A record from a row of the citations: one section holds the whole abstract, which gives the same model text."""
-    abstract = (Section("", str(row["abstract"])),) if row["abstract"] else ()
-    return Record(id=str(row["id"]), title=str(row["title"] or ""), abstract=abstract)
-
-
-def _md5(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
-    except OSError as error:
-        raise InputError(f"Expected a file that can be read at {path}, found: {error.strerror}; check it.") from None
+    return np.empty((0, len(load_taxonomy().names)), dtype=np.float32), np.empty(0, dtype=bool)

@@ -26,18 +26,24 @@ def hold(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: another process holds it.
     """
-    import fcntl
+    from filelock import FileLock, Timeout
 
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise OutputError(
-                f"Expected no other run on {folder}, found {file.read().strip() or 'one'}; wait for it to end."
-            ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+    path = folder / LOCK
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise OutputError(f"Expected no other run on {folder}, found {_holder(path)}; wait for it to end.") from None
+    try:
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield
+    finally:
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, in words; where the file cannot be read while it is locked, no more than that somebody does."""
+    try:
+        return path.read_text(encoding="utf-8").strip() or "one"
+    except OSError:
+        return "one"

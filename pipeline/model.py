@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline import registry
 from pipeline.errors import ModelError
+from pipeline.model_files import CARD_NAME
 from pipeline.quiet import quiet_transformers
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import TEXT_VERSION, hint_tokens
 
-CARD_NAME = "hepatag.json"
 DEFAULT_MODEL = "hepatag-mini"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 
@@ -190,17 +191,21 @@ def find(name: str) -> Path:
     """The folder of a model.
 
     Args:
-        name: a path, or the name of a model that ships with hepatag (``hepatag-mini``).
+        name: a path, the name of a model that ships with hepatag (``hepatag-mini``), or one in MLflow's registry
+            (``models:/hepatag@champion``), which is copied to this machine once.
 
     Returns:
         The folder.
 
     Raises:
-        ModelError: neither exists.
+        ModelError: none of these exists.
+        TrackingError: the registry gives no answer.
     """
     path = Path(name)
     if path.is_dir():
         return path
+    if registry.is_registered(name):
+        return registry.fetch(name)
     for place in (Path("data/models"), Path(str(files("pipeline"))).parent / "data" / "models"):
         if (place / name).is_dir():
             return place / name

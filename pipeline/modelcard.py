@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pipeline import corpus
 from pipeline.config import TrainConfig
 from pipeline.corpus import Example
 from pipeline.metrics import GroupScore, Report
 from pipeline.model import ModelCard, TrainingData
+from pipeline.model_files import folder_digest
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import TEXT_VERSION
 
@@ -40,6 +42,21 @@ def draft(settings: TrainConfig, train: Sequence[Example], versions: Mapping[str
         seed=settings.training.seed,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
+
+
+def lineage(settings: TrainConfig) -> dict[str, str]:
+    """Tags of a run that say what its model descends from: base model, scheme and text version."""
+    base = settings.model
+    tags = {
+        "hepatag.base_model": base.base_name or base.base_model,
+        "hepatag.scheme_version": str(load_taxonomy().version),
+        "hepatag.text_version": TEXT_VERSION,
+    }
+    if Path(base.base_model).is_dir():
+        tags["hepatag.base_digest"] = folder_digest(Path(base.base_model))
+    elif base.revision:
+        tags["hepatag.base_revision"] = base.revision
+    return tags
 
 
 def readme(card: ModelCard, scores: Report, settings: TrainConfig) -> str:

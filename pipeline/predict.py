@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.decision import apply_calibration, decide, pool_opinions
 from pipeline.device import Device, choose_device
-from pipeline.model import LoadedModel, load
+from pipeline.model import LoadedModel, ModelCard, load
 from pipeline.records import Record
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import encode, model_text, opinions_in
@@ -36,6 +36,16 @@ class Predictor:
         self.name, self.fingerprint = model.name, model.fingerprint
         self.token_budget = token_budget or TOKEN_BUDGET[device.kind]
         model.network.to(device.kind)
+
+    @property
+    def card(self) -> ModelCard:
+        """The contents of the model's ``hepatag.json``."""
+        return self.model.card
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """Per label, on calibrated probabilities, float64 (labels,)."""
+        return self.model.thresholds
 
     @classmethod
     def from_folder(cls, name: str, device: str = "auto") -> Predictor:

@@ -1,9 +1,12 @@
-"""Which code is running: the commit of the checkout that this package lies in."""
+"""Which code is running: the commit of the checkout that this package lies in, and the versions of packages."""
 
 from __future__ import annotations
 
+import platform
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -31,3 +34,12 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a model; those not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scikit-learn"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -12,7 +12,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,35 +21,17 @@ from lxml import etree
 from pipeline.citation import entries_of
 from pipeline.errors import InputError
 from pipeline.records import Entry, Record, Reject, Skipped
+from pipeline.splitting import TAGS, Block, blocks_of, skipped_in, text_bytes
 
 BLOCK_BYTES = 1 << 20
 """Bytes read at a time."""
+BATCH_RECORDS = 1_000
+"""Records screened together, at least."""
 MAX_RECORD_BYTES = 64 << 20
 """A record larger than this is rejected: no citation comes near, and memory must not follow the input."""
 
-_TAGS = ("PubmedArticle", "PubmedBookArticle", "DeleteCitation")
-_ROOTS = {"PubmedArticleSet", "PubmedBookArticleSet", *_TAGS}
+_ROOTS = {"PubmedArticleSet", "PubmedBookArticleSet", *TAGS}
 _OPTIONS: dict[str, Any] = {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False}
-_ASIDE = rb"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>"
-_OPENING = re.compile(
-    rb"<(?:PubmedArticle|PubmedBookArticle|DeleteCitation)[\s/>]|<!|<\?|</Pubmed(?:Book)?ArticleSet\s*>"
-)
-_START = re.compile(
-    rb"<(PubmedArticle|PubmedBookArticle|DeleteCitation)(?:[\s/](?:\"[^\"]*\"|'[^']*'|[^>\"'])*)?>"
-    rb"|(</Pubmed(?:Book)?ArticleSet\s*>)|<!DOCTYPE(?:\"[^\"]*\"|'[^']*'|[^>\"'])*>|" + _ASIDE,
-    re.DOTALL,
-)
-# Start tags, end tags, what may hide either, and last what is not whole yet.
-_NEST = {
-    tag.encode(): re.compile(rb"<(/?)%s(?:[\s/][^>]*)?>|" % tag.encode() + _ASIDE + rb"|<[!?]", re.DOTALL)
-    for tag in _TAGS
-}
-_HAS_TEXT = re.compile(rb"<AbstractText[^>]*>\s*[^<\s]")
-_NO_TITLE_BYTES = re.compile(
-    rb"<ArticleTitle(?:[^>]*/>|[^>]*>\s*(?:</|\[(?:not avail|in process|no title)))", re.IGNORECASE
-)
-_PMID = re.compile(rb"<PMID((?:\s[^>]*)?)>\s*(\d{1,15})\s*</PMID\s*>")
-_VERSION = re.compile(rb"\sVersion\s*=\s*[\"'](\d{1,6})[\"']")
 _PROLOG = re.compile(
     r"\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE(?P<doctype>(?:\"[^\"]*\"|'[^']*'|[^>\"'\[])*)(?P<subset>\[)?>?", re.DOTALL
 )
@@ -58,6 +40,7 @@ _PROLOG = re.compile(
 def read_pubmed(
     path: Path,
     *,
+    screen: Callable[[Sequence[bytes]], Sequence[bool]] | None = None,
     gate: Callable[[bytes], bool] | None = None,
     text_gate: Callable[[str], bool] | None = None,
     max_record_bytes: int = MAX_RECORD_BYTES,
@@ -67,7 +50,9 @@ def read_pubmed(
 
     Args:
         path: The file, gz or not.
-        gate: Sees the bytes of a record's title and abstract before parsing; what it turns down comes out as `Skipped`.
+        screen: Sees the bytes of many records' titles and abstracts at once, before parsing (`text_bytes`); what it
+            turns down comes out as `Skipped`.
+        gate: Sees the same of each record that is left, with the same effect.
         text_gate: Sees the parsed title and abstract, with the same effect.
         max_record_bytes: A larger record is rejected.
         block_bytes: How much is read at a time.
@@ -84,8 +69,8 @@ def read_pubmed(
         head = stream.peek(BLOCK_BYTES)[: 1 << 16]
         encoding, root_tag = _check_head(head, path)
         if encoding == "utf-8":
-            records = _raw_records(stream, path, root_tag, max_record_bytes, block_bytes)
-            elements = _split(records, root_tag, gate, max_record_bytes)
+            blocks = blocks_of(stream, path, root_tag, max_record_bytes, block_bytes)
+            elements = _split(blocks, root_tag, screen, gate, max_record_bytes)
         else:
             elements = _stream(stream, path)
         for number, item in enumerate(elements, 1):
@@ -239,8 +224,12 @@ def _describe(text: str) -> str:
 # Splitting
 
 
+_Screen = Callable[[Sequence[bytes]], Sequence[bool]]
+_Gate = Callable[[bytes], bool]
+
+
 def _split(
-    records: Iterator[bytes | None], root_tag: bytes, gate: Callable[[bytes], bool] | None, limit: int
+    blocks: Iterator[Block], root_tag: bytes, screen: _Screen | None, gate: _Gate | None, limit: int
 ) -> Iterator[etree._Element | Skipped | str]:
     """Parsed elements, skipped records, or a sentence on why a record cannot be parsed."""
     # A record is parsed on its own: prefixes declared at the root come along, and the DOCTYPE line makes an undeclared
@@ -250,117 +239,51 @@ def _split(
         prefixes += b' xmlns:mml="http://www.w3.org/1998/Math/MathML"'
     before = b'<!DOCTYPE r SYSTEM "r"><r' + prefixes + b">"
     parser = etree.XMLParser(**_OPTIONS)
-    for raw in records:
-        if raw is None:
-            yield f"expected a record of at most {limit} bytes, found a larger one"
-            continue
-        if gate is not None and raw.startswith(b"<PubmedArticle") and not gate(text_bytes(raw)):
-            skipped = _skipped(raw)
-            if skipped is not None:
+    for pieces, passed in _passed(blocks, screen, gate):
+        for (data, start, end), passes in zip(pieces, passed, strict=True):
+            if start < 0:
+                yield f"expected a record of at most {limit} bytes, found a larger one"
+            elif passes or (skipped := skipped_in(data, start, end)) is None:
+                yield _parse(data[start:end], before, parser)
+            else:
                 yield skipped
-                continue
-        yield _parse(raw, before, parser)
 
 
-def _raw_records(stream: BinaryIO, path: Path, root_tag: bytes, limit: int, block_bytes: int) -> Iterator[bytes | None]:
-    """The bytes of each record; None stands for a record over the limit."""
-    data = b""
-    position = 0
-    closed = not re.match(rb"<Pubmed(?:Book)?ArticleSet\b", root_tag) or root_tag.endswith(b"/>")
-    while True:
-        opening = _OPENING.search(data, position)
-        match = _START.match(data, opening.start()) if opening else None
-        if match and match[1] is None:
-            closed = closed or match[2] is not None
-            position = match.end()
-            continue
-        if match:
-            end = match.end() if match[0].endswith(b"/>") else _record_end(data, match.end(), match[1])
-            if end is not None:
-                yield data[match.start() : end]
-                position = end
-                continue
-        # 32 bytes hold the longest tag that the end of the block may have cut.
-        keep = opening.start() if opening else max(position, len(data) - 32)
-        block = stream.read(block_bytes)
-        if not block:
-            if opening or not closed:
-                raise InputError(
-                    f"{path}: expected the closing tag of the file, found its end before; download or copy it again."
-                )
-            return
-        data = data[keep:] + block
-        position = 0
-        if opening and len(data) > limit + block_bytes:
-            if match is None:
-                raise InputError(f"{path}: expected records, found a comment without end; export the file again.")
-            yield None
-            data = _skip(data, stream, match[1])
+def _passed(
+    blocks: Iterator[Block], screen: _Screen | None, gate: _Gate | None
+) -> Iterator[tuple[list[tuple[bytes, int, int]], Sequence[bool]]]:
+    """Records as (data, start, end), and which of them to parse; what comes before damage is still given.
 
+    Books, deletions and what is too large always pass. Texts are taken while their block is in the cache, and screened
+    many at a time.
+    """
+    pieces: list[tuple[bytes, int, int]] = []
+    texts: list[bytes] = []
+    gated = screen is not None or gate is not None
 
-def _record_end(data: bytes, start: int, tag: bytes) -> int | None:
-    """Where the record ends whose content begins at ``start``; None where that is not in ``data`` yet."""
-    # Most often the tag's next appearance is its end, with nothing before it that could hide another. Single bytes are
-    # found at the speed of memchr, so that this costs one search.
-    at = data.find(tag, start)
-    end = at + len(tag) + 1
-    if (
-        at >= 0
-        and data[at - 2 : at] == b"</"
-        and data[end - 1 : end] == b">"
-        and all(data.find(one, start, at) < 0 or data.find(two, start, at) < 0 for one, two in _HIDING)
-    ):
-        return end
-    depth = 1
-    for match in _NEST[tag].finditer(data, start):
-        if match[0] in (b"<!", b"<?"):
-            return None
-        if match[1] is None or match[0].endswith(b"/>"):
-            continue
-        depth += -1 if match[1] else 1
-        if depth == 0:
-            return match.end()
-    return None
+    def decisions() -> Sequence[bool]:
+        if not gated or not texts:
+            return [True] * len(pieces)
+        passed = screen(texts) if screen else [True] * len(texts)
+        return [not text or (one and (gate is None or gate(text))) for text, one in zip(texts, passed, strict=True)]
 
-
-_HIDING = ((b"!", b"<!"), (b"?", b"<?"))
-
-
-def _skip(data: bytes, stream: BinaryIO, tag: bytes) -> bytes:
-    """Read past the end tag of a record too large to keep; return what follows it."""
-    end_tag = b"</" + tag + b">"
-    while (at := data.find(end_tag)) < 0:
-        block = stream.read(BLOCK_BYTES)
-        if not block:
-            return b""
-        data = data[-len(end_tag) :] + block
-    return data[at + len(end_tag) :]
-
-
-def text_bytes(raw: bytes) -> bytes:
-    """The part of a raw record that holds its title and abstract; the whole record where that is not plain to see."""
-    if b"!" in raw and b"<!" in raw:
-        return raw
-    start = raw.find(b"<ArticleTitle")
-    middle = raw.find(b"<Abstract", start)
-    end = raw.find(b"</Abstract>", middle)
-    if min(start, middle, end) < 0 or _NO_TITLE_BYTES.match(raw, start) or not _HAS_TEXT.search(raw, middle, end):
-        return raw
-    return raw[start:end]
-
-
-def _skipped(raw: bytes) -> Skipped | None:
-    """The PMID and version from a raw record; None where a parse must tell."""
-    match = _PMID.search(raw, 0, 2000)
-    # Other citations' PMIDs stand in corrections and references, and a comment can hold anything.
-    if (
-        match is None
-        or raw.find(b"<CommentsCorrections", 0, match.start()) >= 0
-        or raw.find(b"<!", 0, match.start()) >= 0
-    ):
-        return None
-    version = _VERSION.search(match[1])
-    return Skipped(int(match[2]), int(version[1]) if version else 1) if int(match[2]) > 0 else None
+    try:
+        for data, spans, plain in blocks:
+            pieces += [(data, start, end) for start, end in spans]
+            if gated:
+                texts += [
+                    text_bytes(data, start, end, plain=plain)
+                    if start >= 0 and data.startswith(b"<PubmedArticle", start)
+                    else b""
+                    for start, end in spans
+                ]
+            if len(pieces) >= BATCH_RECORDS:
+                yield pieces, decisions()
+                pieces, texts = [], []
+    except InputError:
+        yield pieces, decisions()
+        raise
+    yield pieces, decisions()
 
 
 def _parse(raw: bytes, before: bytes, parser: etree.XMLParser) -> etree._Element | str:
@@ -380,7 +303,7 @@ def _stream(stream: BinaryIO, path: Path) -> Iterator[etree._Element]:
     """Records of a file in an encoding other than UTF-8, by a plain streaming parse."""
     try:
         depth = 0
-        for event, element in etree.iterparse(stream, events=("start", "end"), tag=_TAGS, **_OPTIONS):
+        for event, element in etree.iterparse(stream, events=("start", "end"), tag=TAGS, **_OPTIONS):
             depth += 1 if event == "start" else -1
             if event == "end" and depth == 0:
                 yield element

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline import formats, plaintext
 from pipeline.errors import InputError
-from pipeline.gate import could_matter, could_matter_bytes
+from pipeline.gate import could_matter, could_matter_bytes, screen
 from pipeline.pubmed import open_input, read_pubmed
 from pipeline.records import Entry, Record, Skipped
 
@@ -88,7 +88,10 @@ def read(path: Path, *, format: str | None = None, gate: bool = False) -> Iterat
     kind = format or detect_format(path)
     if kind == "pubmed":
         yield from read_pubmed(
-            path, gate=could_matter_bytes if gate else None, text_gate=could_matter if gate else None
+            path,
+            screen=screen if gate else None,
+            gate=could_matter_bytes if gate else None,
+            text_gate=could_matter if gate else None,
         )
         return
     for entry in _plain(path, kind):

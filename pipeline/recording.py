@@ -13,6 +13,8 @@ from pipeline.metrics import Report
 from pipeline.runs import Run
 from pipeline.taxonomy import load_taxonomy
 
+PREDICTIONS = "predictions"
+"""Table of true and given labels on dev, by which runs are compared."""
 WORST_ERRORS = 100
 """Rows of the table of errors."""
 
@@ -26,6 +28,8 @@ def record_result(
     scores: Report,
     history: Sequence[dict[str, float]],
     thresholds: dict[str, float],
+    *,
+    log_model: bool = True,
 ) -> None:
     """Write the outcome of a training run to an open run.
 
@@ -38,9 +42,12 @@ def record_result(
         scores: the report on dev.
         history: rows of the learning curve.
         thresholds: threshold per label.
+        log_model: keep the model folder with the run.
     """
     taxonomy = load_taxonomy()
     truth = label_matrix(examples, taxonomy)
+    if log_model:
+        run.log_model(folder)  # first, so that the scores below are also the model's
     run.log_metrics(scores.flat("dev"))
     run.log_table(
         [
@@ -52,6 +59,7 @@ def record_result(
         ],
         "labels",
     )  # fmt: skip
+    run.log_table(decisions(examples, truth, predicted), PREDICTIONS)
     run.log_table(worst_errors(examples, truth, predicted, probabilities), "errors")
     for axis in taxonomy.axes:
         columns, names = taxonomy.columns[axis.name], list(axis.labels)
@@ -65,8 +73,16 @@ def record_result(
     run.log_figure(figures.reliability(truth, probabilities), "reliability")
     if history:
         run.log_figure(figures.learning_curve(list(history)), "learning_curve")
-    run.log_folder(folder, "model")
     run.set_description(headline(scores))
+
+
+def decisions(examples: Sequence[Example], truth: np.ndarray, predicted: np.ndarray) -> list[dict[str, str]]:
+    """A row per record of dev: its id, its true labels and those given, full names parted by a space."""
+    names = np.array(load_taxonomy().names)
+    return [
+        {"id": example.record.id, "truth": " ".join(names[true]), "given": " ".join(names[given])}
+        for example, true, given in zip(examples, truth, predicted, strict=True)
+    ]
 
 
 def worst_errors(

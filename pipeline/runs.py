@@ -45,6 +45,12 @@ class Run(Protocol):
     def log_folder(self, path: Path, folder: str) -> None:
         """Copy a folder with all it holds into ``folder`` of the run's artifacts."""
 
+    def log_model(self, folder: Path) -> None:
+        """Keep a model folder with the run, in the form that MLflow registers and serves.
+
+        Metrics that are recorded after it are also the model's.
+        """
+
     def log_dataset(
         self, name: str, path: Path, digest: str, context: str, records: int, counts: Mapping[str, int] | None = None
     ) -> None:
@@ -71,4 +77,4 @@ class NullRun:
         pass
 
     log_params = log_metrics = log_figure = log_table = _nothing
-    log_file = log_folder = log_dataset = set_tag = set_description = _nothing
+    log_file = log_folder = log_model = log_dataset = set_tag = set_description = _nothing

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import OutputError
-from pipeline.records import Deletion, Record, Reject, Skipped
+from pipeline.files import replacing
+from pipeline.records import Deletion, Record, Reject, Section, Skipped
 from pipeline.taxonomy import load_taxonomy
 
 FORMAT = 1
 MARKER = "library.json"
+PARTIAL = ".part"
+"""How temporary names end."""
 
 CITATIONS = pa.schema(
     [
@@ -73,7 +78,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One input that is done. ``order`` sorts inputs from old to new; ``models`` are fingerprints that have seen it."""
+    """One input that is done.
+
+    ``order`` sorts inputs from old to new; ``models`` are fingerprints that have seen it. ``format`` is what it was
+    read as; ``size`` in bytes and ``mtime_ns`` let a later run trust ``md5`` without reading the file. Entries of older
+    versions lack these three.
+    """
 
     name: str
     source: str
@@ -85,6 +95,9 @@ class LedgerEntry:
     seconds: float
     finished: str
     models: tuple[str, ...]
+    format: str = ""
+    size: int = 0
+    mtime_ns: int = 0
 
 
 def input_name(path: Path) -> str:
@@ -145,7 +158,7 @@ class Library:
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _replacing(marker) as partial:
+            with replacing(marker) as partial:
                 partial.write_text(json.dumps({"format": FORMAT}) + "\n", encoding="utf-8")
         except OSError as error:
             raise OutputError(
@@ -155,25 +168,39 @@ class Library:
         return cls(folder)
 
     def ledger(self) -> dict[str, LedgerEntry]:
-        """All inputs that are done, by name, oldest first."""
-        entries = []
-        for path in (self.folder / "ledger").glob("*.json"):
-            data = json.loads(path.read_text(encoding="utf-8"))
-            entries.append(
-                LedgerEntry(
-                    **{
-                        **data,
-                        "order": tuple(data["order"]),
-                        "counts": Counts(**data["counts"]),
-                        "models": tuple(data["models"]),
-                    }
-                )
+        """What is done.
+
+        Returns:
+            All inputs that are done, by name, oldest first.
+
+        Raises:
+            OutputError: an entry is damaged: which inputs are done is then not known.
+        """
+        entries, damaged = self.read_ledger()
+        for path, found in damaged.items():
+            raise OutputError(
+                f"Expected an entry of hepatag's ledger in {path}, found {found}; hepatag verify {self.folder} says "
+                "how to mend it."
             )
-        return {entry.name: entry for entry in sorted(entries, key=lambda e: (e.order, e.name))}
+        return entries
+
+    def read_ledger(self) -> tuple[dict[str, LedgerEntry], dict[Path, str]]:
+        """The ledger as far as it can be read.
+
+        Returns:
+            All inputs that are done, by name, oldest first; and each damaged file with what was found in it.
+        """
+        entries, damaged = [], {}
+        for path in (self.folder / "ledger").glob("*.json"):
+            try:
+                entries.append(_entry(path))
+            except (OSError, ValueError) as error:
+                damaged[path] = _found(error)
+        return {entry.name: entry for entry in sorted(entries, key=lambda e: (e.order, e.name))}, damaged
 
     def write_ledger(self, entry: LedgerEntry) -> None:
         """Mark an input as done."""
-        with _replacing(self.folder / "ledger" / f"{entry.name}.json") as partial:
+        with replacing(self.folder / "ledger" / f"{entry.name}.json") as partial:
             partial.write_text(json.dumps(asdict(entry), indent=1) + "\n", encoding="utf-8")
 
     def forget(self, name: str) -> None:
@@ -184,11 +211,19 @@ class Library:
         """Where an input's citations lie."""
         return self.folder / "citations" / f"{name}.parquet"
 
+    def others_path(self, name: str) -> Path:
+        """Where the identifiers of an input's other records lie."""
+        return self.folder / "others" / f"{name}.parquet"
+
+    def predictions_path(self, name: str, fingerprint: str) -> Path:
+        """Where a model's probabilities of an input's texts lie."""
+        return self.folder / "predictions" / fingerprint / f"{name}.parquet"
+
     def known_hashes(self, fingerprint: str) -> set[str]:
         """Text hashes that a model has seen."""
         known: set[str] = set()
         for path in sorted((self.folder / "predictions" / fingerprint).glob("*.parquet")):
-            known.update(pq.read_table(path, columns=["text_hash"])["text_hash"].to_pylist())
+            known.update(self.text_hashes(path))
         return known
 
     def write_predictions(
@@ -201,43 +236,78 @@ class Library:
         columns: dict[str, Any] = {"text_hash": pa.array(hashes, pa.string()), "cut": pa.array(cut, pa.bool_())}
         for column, label in enumerate(load_taxonomy().names):
             columns[probability_column(label)] = pa.array(raw[:, column], pa.float32())
-        table, path = pa.table(columns), self.folder / "predictions" / fingerprint / f"{name}.parquet"
+        table, path = pa.table(columns), self.predictions_path(name, fingerprint)
         if path.is_file():
-            before = pq.read_table(path, schema=table.schema)
+            before = self._table(path, schema=table.schema)
             new = pc.is_in(before["text_hash"], value_set=table["text_hash"].combine_chunks())
             table = pa.concat_tables([table, before.filter(pc.invert(new))])
         write_table(table, path)
 
     def citations(self, name: str) -> pa.Table:
         """An input's citations."""
-        return pq.read_table(self.citations_path(name), schema=CITATIONS)
+        return self._table(self.citations_path(name), schema=CITATIONS)
 
-    def write_rejects(self, name: str, rejects: Iterable[Reject]) -> None:
-        """Keep what could not be read; no file where there is nothing to keep."""
-        path, rows = self.folder / "rejects" / f"{name}.jsonl", [asdict(reject) for reject in rejects]
-        if not rows:
-            path.unlink(missing_ok=True)
-            return
-        with _replacing(path) as partial:
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            partial.write_text(text, encoding="utf-8", errors="replace")
+    def text_hashes(self, path: Path) -> list[str]:
+        """The text hash of each row of a shard, in its order."""
+        return self._table(path, columns=["text_hash"])["text_hash"].to_pylist()
+
+    def others(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """An input's identifiers of gated and deleted records."""
+        return self._table(self.others_path(name), columns=None if columns is None else list(columns))
+
+    def _table(self, path: Path, **options: Any) -> pa.Table:
+        try:
+            return pq.read_table(path, **options)
+        except (OSError, pa.ArrowException) as error:
+            raise OutputError(
+                f"Expected a shard of hepatag in {path}, found: {_found(error)}; hepatag verify {self.folder} says how "
+                "to mend it."
+            ) from None
+
+    def rejects_path(self, name: str) -> Path:
+        """Where what could not be read of an input lies; no file where there is nothing."""
+        return self.folder / "rejects" / f"{name}.jsonl"
+
+    def commit(self, name: str, token: str = "") -> None:
+        """Put in place what a `CitationWriter` of this token has staged of an input."""
+        for path in (self.citations_path(name), self.others_path(name)):
+            staged(path, token).replace(path)
+        rejects = self.rejects_path(name)
+        if staged(rejects, token).is_file():
+            staged(rejects, token).replace(rejects)
+        else:
+            rejects.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what runs that were stopped have staged; for the holder of the lock alone."""
+        for kind in ("citations", "others", "rejects"):
+            for path in (self.folder / kind).glob(f"*{PARTIAL}"):
+                path.unlink(missing_ok=True)
 
 
 class CitationWriter:
-    """Writes an input's citations and other identifiers in row groups, so that memory stays flat."""
+    """Writes an input's citations, other identifiers and rejects in row groups, so that memory stays flat.
+
+    All stay under temporary names, told apart by ``token``, until `Library.commit`: several processes may stage, and
+    only the one that holds the library's lock puts in place.
+    """
 
     ROWS = 4_096
 
-    def __init__(self, library: Library, name: str) -> None:
+    def __init__(self, library: Library, name: str, token: str = "") -> None:
+        self._library, self._name, self._token = library, name, token
+        self._rejects: list[Reject] = []
         self._targets = {
             "citations": (library.citations_path(name), CITATIONS),
-            "others": (library.folder / "others" / f"{name}.parquet", OTHERS),
+            "others": (library.others_path(name), OTHERS),
         }
         self._rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in self._targets}
         self._writers: dict[str, pq.ParquetWriter] = {}
         for kind, (path, schema) in self._targets.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writers[kind] = pq.ParquetWriter(_partial(path), schema, compression="zstd")
+            self._writers[kind] = pq.ParquetWriter(
+                staged(path, token), schema, compression="zstd", write_page_checksum=True
+            )
 
     def add(self, record: Record, position: int, text_hash: str) -> None:
         """Keep a record that goes to the model."""
@@ -254,18 +324,32 @@ class CitationWriter:
         row = {"id": own or str(entry.pmid), "pmid": entry.pmid, "version": entry.version}
         self._append("others", {**row, "position": position, "kind": kind})
 
-    def finish(self) -> None:
-        """Write what is left and move both files into place."""
-        for kind, (path, _) in self._targets.items():
+    def add_reject(self, reject: Reject) -> None:
+        """Keep what could not be read, with place and reason."""
+        self._rejects.append(reject)
+
+    def stage(self) -> None:
+        """Write what is left, under temporary names still."""
+        for kind in self._targets:
             self._flush(kind)
             self._writers[kind].close()
-            _partial(path).replace(path)
+        if self._rejects:
+            path = staged(self._library.rejects_path(self._name), self._token)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = "".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in self._rejects)
+            path.write_text(text, encoding="utf-8", errors="replace")
+
+    def finish(self) -> None:
+        """Write what is left and move all files into place."""
+        self.stage()
+        self._library.commit(self._name, self._token)
 
     def abandon(self) -> None:
         """Remove the unfinished files."""
         for kind, (path, _) in self._targets.items():
             self._writers[kind].close()
-            _partial(path).unlink(missing_ok=True)
+            staged(path, self._token).unlink(missing_ok=True)
+        staged(self._library.rejects_path(self._name), self._token).unlink(missing_ok=True)
 
     def _append(self, kind: str, row: dict[str, Any]) -> None:
         self._rows[kind].append(row)
@@ -278,6 +362,12 @@ class CitationWriter:
             self._rows[kind].clear()
 
 
+def stored_record(row: Mapping[str, Any]) -> Record:
+    """A record from a row of the citations: one section holds the whole abstract, which gives the same model text."""
+    abstract = (Section("", str(row["abstract"])),) if row["abstract"] else ()
+    return Record(id=str(row["id"]), title=str(row["title"] or ""), abstract=abstract)
+
+
 def probability_column(label: str) -> str:
     """``ir_modality:tace`` → ``p_ir_modality_tace``."""
     return f"p_{label.replace(':', '_')}"
@@ -285,27 +375,42 @@ def probability_column(label: str) -> str:
 
 def write_rows(rows: Iterator[Mapping[str, Any]], path: Path) -> None:
     """Write JSON lines under a temporary name, then rename."""
-    with _replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file under a temporary name, then rename."""
-    with _replacing(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+    """Write a Parquet file, with the checksums that `hepatag verify` reads, under a temporary name, then rename."""
+    with replacing(path) as partial:
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
+@cache
+def _ledger_format() -> TypeAdapter[LedgerEntry]:
+    return TypeAdapter(LedgerEntry)
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _entry(path: Path) -> LedgerEntry:
+    """One file of the ledger; ValueError where it is no entry, or another input's."""
+    entry = _ledger_format().validate_json(path.read_bytes())
+    if entry.name != path.stem:
+        raise ValueError(f"the entry of “{entry.name}”")
+    if datetime.fromisoformat(entry.finished).tzinfo is None:
+        raise ValueError("a moment without time zone")
+    return entry
+
+
+def _found(error: Exception) -> str:
+    """What an error says was found, in a few words."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return f"{place}: {first['msg']}" if place else str(first["msg"])
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:200]
+
+
+def staged(path: Path, token: str = "") -> Path:
+    """The temporary name of a file of the library, until it is put in place."""
+    return path.with_name(f".{path.name}{'.' if token else ''}{token}{PARTIAL}")

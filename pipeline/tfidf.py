@@ -50,18 +50,9 @@ class TfidfBaseline:
         Raises:
             InputError: there are fewer examples than folds, or no word in them.
         """
-        if len(examples) < FOLDS:
-            raise InputError(
-                f"Expected at least {FOLDS} training examples for TF-IDF, found {len(examples)}; add labelled data."
-            )
+        held_out = held_out_proba(examples)
         texts = [_text(example.record) for example in examples]
         truth = label_matrix(examples, self._taxonomy)
-        fold = np.arange(len(texts)) // (BLOCK if len(texts) >= 10 * FOLDS * BLOCK else 1) % FOLDS
-        held_out = np.zeros(truth.shape)
-        for number in range(FOLDS):
-            inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-            fitted = _Regressions([texts[row] for row in inside], truth[inside])
-            held_out[outside] = fitted.predict([texts[row] for row in outside])
         self.thresholds = decision.tune_thresholds(truth, held_out, self._taxonomy)
         self._regressions = _Regressions(texts, truth)
         return self
@@ -99,6 +90,33 @@ class TfidfBaseline:
         if self.thresholds is None:
             raise ModelError("Expected a fitted TF-IDF baseline, found an empty one; call fit first.")
         return decision.decide(probabilities, self.thresholds, self._taxonomy)
+
+
+def held_out_proba(examples: Sequence[Example]) -> np.ndarray:
+    """Probabilities of each example from a fit on the other folds.
+
+    Args:
+        examples: labelled examples; neighbours stay in one fold.
+
+    Returns:
+        float64, shape (examples, labels).
+
+    Raises:
+        InputError: there are fewer examples than folds, or no word in them.
+    """
+    if len(examples) < FOLDS:
+        raise InputError(
+            f"Expected at least {FOLDS} training examples for TF-IDF, found {len(examples)}; add labelled data."
+        )
+    texts = [_text(example.record) for example in examples]
+    truth = label_matrix(examples, load_taxonomy())
+    fold = np.arange(len(texts)) // (BLOCK if len(texts) >= 10 * FOLDS * BLOCK else 1) % FOLDS
+    held_out = np.zeros(truth.shape)
+    for number in range(FOLDS):
+        inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        fitted = _Regressions([texts[row] for row in inside], truth[inside])
+        held_out[outside] = fitted.predict([texts[row] for row in outside])
+    return held_out
 
 
 class _Regressions:

@@ -1,8 +1,9 @@
-"""Records runs in MLflow; the only module that knows MLflow.
+"""Records runs in MLflow.
 
 A run is opened with `start_run` and written to through the `Run` that it yields. Until the run is open, whatever is
-wrong with the store is a `TrackingError`; from then on nothing that happens to the store stops the work: failures are
-counted in `Run.failures` and the first is logged as a warning. Only names, digests, numbers and identifiers go into the
+wrong with the store is a `TrackingError`; from then on nothing that happens to the store stops the work: what it does
+not take is counted in `Run.failures`, the first failure is logged as a warning, and the entry goes to a journal on this
+machine, which is sent at the end of the run or by `sync`. Only names, digests, numbers and identifiers go into the
 store, never a text.
 
 MLflow is imported when a run is opened, since the import takes seconds.
@@ -14,59 +15,46 @@ import getpass
 import json
 import logging
 import math
-import os
-import signal
-import socket
-import subprocess
-import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline import __version__
-from pipeline.errors import Interrupted, TrackingError
-from pipeline.provenance import git_state
+from pipeline.errors import HepatagError, Interrupted, TrackingError
+from pipeline.journal import Entry, Journal, journals
+from pipeline.provenance import git_state, package_versions
 from pipeline.runs import NullRun, Run
+from pipeline.tracking_client import Store, alone, connect, new_client, no_answer, prepare_mlflow
+from pipeline.tracking_send import send
 from pipeline.tracking_uri import (
     DEFAULT_URI,
     artifact_root,
     check_store,
     check_writable,
+    default_uri,
     is_off,
     is_server,
+    journal_root,
     mask_uri,
     reason,
     resolve_store,
-    sqlite_path,
 )
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DEFAULT_URI", "NullRun", "Run", "is_off", "mask_uri", "serve_ui", "start_run", "ui_address"]
+__all__ = ["DEFAULT_URI", "NullRun", "Run", "Synced", "is_off", "mask_uri", "start_run", "sync"]
 
-# MLflow's own limits: longer values and batches are refused by the store.
+# MLflow's own limits: longer values are refused by the store.
 _PARAM_CHARS = 6000
 _TAG_CHARS = 8000
-_METRICS_PER_BATCH = 1000
-_PARAMS_PER_BATCH = 100
-# As long as the digests that MLflow makes itself, so that the run table stays readable.
-_DIGEST_CHARS = 8
 # How long a remote server is left alone after it did not answer, so that a dead one does not slow the training down.
 _PAUSE_SECONDS = 60.0
-_STOP_SECONDS = 15.0
-# Small retries: with MLflow's own defaults each call to a dead server takes some minutes.
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-}
 # Tells the interface that the runs are model training, not the tracing of language models.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # A config may name a store with its password.
@@ -77,97 +65,106 @@ _LOGGER = logging.getLogger(__name__)
 class _MlflowRun:
     """A run in an MLflow store, written through the client, which leaves MLflow's global state alone."""
 
-    def __init__(self, client: Any, run_id: str, uri: str) -> None:
+    def __init__(self, store: Store, run_id: str, run_name: str) -> None:
         self.id: str | None = run_id
         self.failures: int = 0
-        self._client = client
-        self._uri = uri
-        self._remote = is_server(uri)
+        self._run_id, self._store = run_id, store
+        self._journal = Journal(journal_root(store.uri) / run_id, run_id, run_name, mask_uri(store.uri))
+        self._model_id: str | None = None
         self._silent_until = 0.0
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        from mlflow.entities import Param
-
-        entries = [Param(key, _shorten(mask_uri(str(value)), _PARAM_CHARS)) for key, value in params.items()]
-        for start in range(0, len(entries), _PARAMS_PER_BATCH):
-            batch = entries[start : start + _PARAMS_PER_BATCH]
-            self._try(partial(self._client.log_batch, self.id, params=batch))
+        short = {key: _shorten(mask_uri(str(value)), _PARAM_CHARS) for key, value in params.items()}
+        self._record({"kind": "params", "params": short})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        entries = [Metric(key, float(value), now, step) for key, value in metrics.items() if math.isfinite(value)]
-        for start in range(0, len(entries), _METRICS_PER_BATCH):
-            batch = entries[start : start + _METRICS_PER_BATCH]
-            self._try(partial(self._client.log_batch, self.id, metrics=batch))
+        finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+        if not finite:
+            return
+        entry = {"kind": "metrics", "metrics": finite, "step": step, "timestamp": _now()}
+        self._record(entry | ({"model_id": self._model_id} if self._model_id else {}))
 
     def log_figure(self, figure: Figure, name: str) -> None:
-        target = _artifact_name(name, ".png")
-        self._try(lambda: self._client.log_figure(self.id, figure, target, save_kwargs={"dpi": figure.dpi}))
+        target = PurePosixPath(_artifact_name(name, ".png"))
+        with self._surviving(), tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / target.name
+            figure.savefig(path, dpi=figure.dpi)
+            self._record({"kind": "file", "path": str(path), "folder": _folder_of(target)})
 
     def log_table(self, rows: list[dict[str, Any]], name: str) -> None:
         columns = list(dict.fromkeys(key for row in rows for key in row))
         data = {column: [row.get(column) for row in rows] for column in columns}
-        self._try(lambda: self._client.log_table(self.id, data, _artifact_name(f"tables/{name}", ".json")))
+        self._record({"kind": "table", "columns": data, "name": _artifact_name(f"tables/{name}", ".json")})
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
-        self._try(partial(self._log_file, path, folder))
+        with self._surviving(), tempfile.TemporaryDirectory() as scratch:
+            if path.suffix in _CONFIG_SUFFIXES:
+                text = path.read_text(encoding="utf-8")
+                if mask_uri(text) != text:
+                    path = Path(scratch) / path.name
+                    path.write_text(mask_uri(text), encoding="utf-8")
+            self._record({"kind": "file", "path": str(path), "folder": folder})
 
     def log_folder(self, path: Path, folder: str) -> None:
-        self._try(lambda: self._client.log_artifacts(self.id, str(path), folder))
+        self._record({"kind": "folder", "path": str(path), "folder": folder})
+
+    def log_model(self, folder: Path) -> None:
+        self._model_id = self._record({"kind": "model", "path": str(folder)})
 
     def log_dataset(
         self, name: str, path: Path, digest: str, context: str, records: int, counts: Mapping[str, int] | None = None
     ) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        profile = {"num_rows": records, "digest": digest, "label_counts": dict(counts or {})}
-        # MLflow's own Dataset classes read the data to describe it; an entity with a source that MLflow can open again
-        # holds all that is wanted.
-        dataset = Dataset(
-            name=name,
-            digest=digest[:_DIGEST_CHARS],
-            source_type="local",
-            source=json.dumps({"uri": str(path)}),
-            profile=json.dumps(profile),
-        )
-        entry = DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])
-        self._try(lambda: self._client.log_inputs(self.id, [entry]))
+        self._record(
+            {"kind": "dataset", "name": name, "source": str(path), "digest": digest, "context": context,
+             "records": records, "counts": dict(counts or {})}
+        )  # fmt: skip
 
     def set_tag(self, name: str, value: str) -> None:
-        self._try(lambda: self._client.set_tag(self.id, name, _shorten(mask_uri(value), _TAG_CHARS)))
+        self._record({"kind": "tags", "tags": {name: _shorten(mask_uri(value), _TAG_CHARS)}})
 
     def set_description(self, text: str) -> None:
-        self._try(lambda: self._client.set_tag(self.id, "mlflow.note.content", _shorten(text, _TAG_CHARS)))
-
-    def _log_file(self, path: Path, folder: str | None) -> None:
-        if path.suffix in _CONFIG_SUFFIXES:
-            text = path.read_text(encoding="utf-8")
-            if mask_uri(text) != text:
-                self._client.log_text(self.id, mask_uri(text), str(PurePosixPath(folder or "", path.name)))
-                return
-        self._client.log_artifact(self.id, str(path), folder)
+        self._record({"kind": "tags", "tags": {"mlflow.note.content": _shorten(text, _TAG_CHARS)}})
 
     def end(self, status: str) -> None:
-        """Close the run as FINISHED, FAILED or KILLED."""
+        """Close the run as FINISHED, FAILED or KILLED; send what waits if the store is back."""
         self._silent_until = 0.0
-        self._try(lambda: self._client.set_terminated(self.id, status=status))
-        if self.failures:
-            _LOGGER.warning("%d entries of run %s could not be recorded in MLflow.", self.failures, self.id)
-
-    def _try(self, call: Callable[[], object]) -> None:
-        if time.monotonic() < self._silent_until:
-            self.failures += 1
+        before = self.failures
+        self._record({"kind": "end", "status": status, "timestamp": _now()})
+        if not self.failures:
             return
+        with suppress(HepatagError):
+            if self.failures == before and not _send_journal(self._store, self._journal).left:
+                return
+        _LOGGER.warning(
+            "%d entries of run %s could not be recorded in MLflow; they wait in %s: hepatag sync %s sends them.",
+            len(self._journal), self.id, self._journal.folder, self.id,
+        )  # fmt: skip
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Go on where a file to be recorded cannot be read or drawn."""
         try:
-            call()
-        except Exception as error:  # whatever the store or its driver raises must not stop the training
-            if self.failures == 0:
-                _LOGGER.warning("MLflow could not record an entry, the work goes on: %s", reason(error, self._uri))
+            yield
+        except OSError as error:
             self.failures += 1
-            if self._remote and _no_answer(error):
-                self._silent_until = time.monotonic() + _PAUSE_SECONDS
+            _LOGGER.warning("An entry of run %s is lost, the work goes on: %s", self.id, reason(error))
+
+    def _record(self, entry: Entry) -> str | None:
+        if time.monotonic() >= self._silent_until:
+            try:
+                return send(self._store.client, self._run_id, entry)
+            except Exception as error:  # whatever the store or its driver raises must not stop the training
+                if self.failures == 0:
+                    cause = reason(error, self._store.uri)
+                    _LOGGER.warning("MLflow could not record an entry, the work goes on: %s", cause)
+                if is_server(self._store.uri) and no_answer(error):
+                    self._silent_until = time.monotonic() + _PAUSE_SECONDS
+        self.failures += 1
+        try:
+            self._journal.keep(entry)
+        except OSError as error:
+            _LOGGER.warning("An entry of run %s is lost, the journal cannot be written: %s", self.id, reason(error))
+        return None
 
 
 @contextmanager
@@ -215,82 +212,57 @@ def start_run(
         run.end(status)
 
 
-def ui_address(host: str = "127.0.0.1", port: int = 5000) -> str:
-    """Where `serve_ui` answers, opened at the view for model training; MLflow starts in the one for language models."""
-    return f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
+@dataclass(frozen=True)
+class Synced:
+    """What `sync` did for a run: entries sent, entries that still wait, and why the first of these does."""
+
+    run_id: str
+    run_name: str
+    sent: int
+    left: int
+    reason: str = ""
 
 
-def serve_ui(uri: str, host: str = "127.0.0.1", port: int = 5000) -> int:
-    """Run MLflow's web interface on a store until it is stopped; Ctrl-C is a clean end.
+def sync(uri: str | None = None, which: str | None = None) -> list[Synced]:
+    """Send what waits in the journals of this directory or store.
 
     Args:
-        uri: the store, as for `start_run`.
-        host: address to listen at; the default answers this machine only.
-        port: port to listen at.
+        uri: the store; by default the one that each run was recorded in, where its URI holds no password.
+        which: a run's identifier, the start of one, or a run's name; by default all.
 
     Returns:
-        The exit code of the server, 0 after Ctrl-C.
+        What was done, a row per run.
 
     Raises:
-        TrackingError: the port is taken, there is no store at ``uri``, or the store is a server itself.
+        TrackingError: no such run waits, or a store gives no answer.
     """
-    store = resolve_store(uri)
-    if is_server(store):
-        raise TrackingError(f"{mask_uri(store)} is a server with its own interface; open that address in a browser.")
-    database = sqlite_path(store)
-    if database is not None and not database.is_file():
-        raise TrackingError(
-            f"No MLflow store at {database}; train a model first, or name the store that holds the runs."
-        )
-    _check_port(host, port)
-    # The URI travels in the environment: the command line of a process can be read by every user of the machine.
-    environment = {
-        **_ENVIRONMENT,
-        "PYTHONWARNINGS": "ignore",  # deprecations inside MLflow, which whoever opens the interface cannot mend
-        **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": store,
-        "MLFLOW_REGISTRY_STORE_URI": store,
-        "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifact_root(store).as_uri(),
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a job scheduler that hepatag has no use for
-    }
-    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-    command += ["--no-serve-artifacts", "--uvicorn-opts", "--no-access-log"]
-    return _run_until_stopped(command, environment)
+    root = journal_root(resolve_store(uri or default_uri()))
+    waiting = journals(root)
+    if which is not None:
+        waiting = [one for one in waiting if one.run_id.startswith(which) or one.run_name == which]
+        if not waiting:
+            raise TrackingError(f"Expected entries of run “{which}” that wait in {root}, found none: nothing to send.")
+    done = []
+    for journal in waiting:
+        place = uri or (journal.store if "***" not in journal.store else None)
+        done.append(_send_journal(connect(place), journal))
+    return done
 
 
-def _run_until_stopped(command: list[str], environment: Mapping[str, str]) -> int:
-    """Run a server in a session of its own, so that stopping it reaches its workers too, and once only."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        _stop_group(process)
-
-
-def _stop_group(process: subprocess.Popen[bytes]) -> None:
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signum)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=_STOP_SECONDS)
-            return
-
-
-def _check_port(host: str, port: int) -> None:
-    try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except (OSError, OverflowError) as error:
-        raise TrackingError(
-            f"Cannot listen at {host}:{port} ({reason(error)}); choose another port, such as --port {port + 1}."
-        ) from error
+def _send_journal(store: Store, journal: Journal) -> Synced:
+    """Send the entries in their order; past one that the store refuses, but not past a server that is away."""
+    first = ""
+    with journal.taking() as (entries, left):
+        for number, entry in enumerate(entries):
+            try:
+                send(store.client, journal.run_id, entry)
+            except Exception as error:  # one of MLflow's or of a driver's
+                first = first or reason(error, store.uri)
+                left.append(entry)
+                if is_server(store.uri) and no_answer(error):
+                    left.extend(entries[number + 1 :])
+                    break
+        return Synced(journal.run_id, journal.run_name, len(entries) - len(left), len(left), first)
 
 
 def _open_run(
@@ -298,16 +270,14 @@ def _open_run(
 ) -> tuple[_MlflowRun, Any]:
     store = resolve_store(uri)
     check_store(store)
-    _prepare_mlflow()
-    from mlflow import MlflowClient
-
+    prepare_mlflow()
     tags = {**_source_tags(), **tags}
     if description is not None:
         tags["mlflow.note.content"] = description
     tags = {name: _shorten(mask_uri(value), _TAG_CHARS) for name, value in tags.items()}
     try:
-        with _alone(store):
-            client = MlflowClient(tracking_uri=store)
+        with alone(store):
+            client = new_client(store)
             experiment_id = _experiment_id(client, store, experiment)
         info = client.create_run(experiment_id, tags=tags, run_name=run_name).info
     except TrackingError:
@@ -317,20 +287,8 @@ def _open_run(
             f"MLflow cannot record runs in {mask_uri(uri)}: {reason(error, store)}; "
             "mend or choose another store, or train with tracking=none."
         ) from error
-    return _MlflowRun(client, info.run_id, store), _start_monitor(info.run_id, store) if system_metrics else None
-
-
-@contextmanager
-def _alone(store: str) -> Iterator[None]:
-    """Keep other runs out of an SQLite store: two that make its tables or the experiment at once break each other."""
-    database = sqlite_path(store)
-    if database is None:
-        yield
-        return
-    from filelock import FileLock
-
-    with FileLock(f"{database}.lock", timeout=120):
-        yield
+    run = _MlflowRun(Store(store, client), info.run_id, run_name)
+    return run, _start_monitor(info.run_id, store) if system_metrics else None
 
 
 def _experiment_id(client: Any, store: str, name: str) -> str:
@@ -357,35 +315,17 @@ def _start_monitor(run_id: str, store: str) -> Any:
     return monitor
 
 
-def _prepare_mlflow() -> None:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    # These print tracebacks and retries of errors that `Run` counts or `TrackingError` tells.
-    for name in ("mlflow.store.db.utils", "mlflow.system_metrics.system_metrics_monitor", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
 def _source_tags() -> dict[str, str]:
     """Tags that say what made the run: the program, its version, the user and the commit of the code."""
     tags = {"mlflow.source.name": "hepatag", "mlflow.source.type": "LOCAL", "hepatag.version": __version__}
     with suppress(OSError, KeyError):  # a container may have no name for its user
         tags["mlflow.user"] = getpass.getuser()
+    tags["hepatag.versions"] = json.dumps(package_versions())
     state = git_state()
     if state is not None:
         tags["mlflow.source.git.commit"] = state.commit
         tags["hepatag.git_dirty"] = str(state.dirty).lower()
     return tags
-
-
-def _no_answer(error: Exception) -> bool:
-    """Whether the server did not answer, as against an answer that says no."""
-    from mlflow.exceptions import MlflowException, RestException
-    from requests import RequestException
-
-    if isinstance(error, MlflowException):
-        return not isinstance(error, RestException) and error.error_code == "INTERNAL_ERROR"
-    return isinstance(error, RequestException)
 
 
 def _shorten(text: str, limit: int) -> str:
@@ -394,3 +334,11 @@ def _shorten(text: str, limit: int) -> str:
 
 def _artifact_name(name: str, suffix: str) -> str:
     return name if name.endswith(suffix) else name + suffix
+
+
+def _folder_of(path: PurePosixPath) -> str | None:
+    return None if path.parent == PurePosixPath() else str(path.parent)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -5,6 +5,7 @@ Nothing here needs MLflow, so a wrong store is refused before anything slow begi
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import tempfile
@@ -16,11 +17,22 @@ from pipeline.errors import TrackingError
 
 DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 """The store of a project: a database in the current directory, its artifacts beside it in ``mlruns/artifacts``."""
+DEFAULT_EXPERIMENT = "hepatag"
 OFF = "none"
 """The URI that turns tracking off."""
 
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 _QUERY_SECRET = re.compile(r"([?&;](?:password|passwd|pwd|token|secret|sig|api_?key)=)[^&;\s'\"]+", re.IGNORECASE)
+
+
+def default_uri() -> str:
+    """The store where none is named: that of ``MLFLOW_TRACKING_URI``, else `DEFAULT_URI`."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "").strip() or DEFAULT_URI
+
+
+def default_experiment() -> str:
+    """The experiment where none is named: that of ``MLFLOW_EXPERIMENT_NAME``, else `DEFAULT_EXPERIMENT`."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or DEFAULT_EXPERIMENT
 
 
 def is_off(uri: str) -> bool:
@@ -85,6 +97,11 @@ def artifact_root(store: str) -> Path:
     """Where the artifacts of a database store lie: beside an SQLite file, else in ``mlruns`` of this directory."""
     database = sqlite_path(store)
     return (database.parent if database is not None else Path("mlruns").absolute()) / "artifacts"
+
+
+def journal_root(store: str) -> Path:
+    """Where entries wait that a store did not take: beside an SQLite file, else in ``mlruns`` of this directory."""
+    return artifact_root(store).parent / "journal"
 
 
 def check_store(store: str) -> None:

@@ -129,8 +129,9 @@ def train(
         run.log_metrics({"train/seconds": fitted.seconds, "train/examples_per_sec": fitted.examples_per_sec})
         thresholds = model.read_card(settings.output).thresholds
         recording.record_result(
-            run, settings.output, data.dev, predicted, probabilities, scores, fitted.history, thresholds
-        )
+            run, settings.output, data.dev, predicted, probabilities, scores, fitted.history, thresholds,
+            log_model=settings.tracking.log_model,
+        )  # fmt: skip
         run_id = run.id
     shutil.rmtree(checkpoints_of(settings), ignore_errors=True)
     return Trained(settings.output, scores, fitted.seconds, fitted.examples_per_sec, run_id, data.warnings)
@@ -303,8 +304,9 @@ def _versions() -> dict[str, str]:
 
 def _open_run(settings: TrainConfig) -> Any:
     return tracking.start_run(
-        settings.tracking.uri, settings.tracking.experiment, run_name(settings), system_metrics=True
-    )
+        settings.tracking.uri, settings.tracking.experiment, run_name(settings), tags=modelcard.lineage(settings),
+        system_metrics=True,
+    )  # fmt: skip
 
 
 def run_name(settings: TrainConfig) -> str:

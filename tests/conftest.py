@@ -45,6 +45,21 @@ def trained(tiny_settings):
 
 
 @pytest.fixture(scope="session")
+def trained_again(trained, tiny_settings):
+    """A second, shorter run in the same store, with another learning rate."""
+    from pipeline.train import train
+
+    update = {"epochs": 0.5, "learning_rate": 5e-4}
+    settings = tiny_settings.model_copy(
+        update={
+            "training": tiny_settings.training.model_copy(update=update),
+            "output": tiny_settings.output.with_name("again"),
+        }
+    )
+    return train(settings)
+
+
+@pytest.fixture(scope="session")
 def predictor(trained):
     """The trained model, ready to label."""
     from pipeline.predict import Predictor

@@ -19,7 +19,11 @@ from pipeline.taxonomy import load_taxonomy
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample"
 XML = SAMPLE / "pubmed99n0002.xml.gz"
-COMMANDS = ("label", "show", "train", "pretrain", "evaluate", "ui")
+COMMANDS = (
+    "label", "show", "status", "verify", "labels", "mirror", "fetch", "corpus hydrate", "train", "pretrain", "evaluate",
+    "ui", "runs", "compare", "register", "promote", "reproduce", "sync", "query", "export", "digest", "map", "explain",
+    "queue", "adopt", "agree", "audit",
+)  # fmt: skip
 NAMES = load_taxonomy().names
 
 
@@ -71,7 +75,7 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert all(command in done.stdout for command in COMMANDS)
+    assert all(command.split()[0] in done.stdout for command in COMMANDS)
 
 
 def test_help_is_quick():
@@ -84,7 +88,7 @@ def test_help_is_quick():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example(hepatag, command):
-    code, out, _ = hepatag(command, "--help")
+    code, out, _ = hepatag(*command.split(), "--help")
     assert code == 0
     example = out.split("Example:")[1]
     assert f"hepatag {command} " in example

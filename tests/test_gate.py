@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lxml import etree
 
-from pipeline.gate import could_matter, could_matter_bytes
+from pipeline.citation import entries_of
+from pipeline.gate import could_matter, could_matter_bytes, screen
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -30,6 +32,24 @@ PASS = [
     "Isolated perfusion of the rat liver with melphalan",
     "Klatskin tumour",
 ]
+FOREIGN = [
+    "Hepatozelluläres Karzinom: Therapie",
+    "Lebermetastasen und ihre Embolisation",
+    "Chimioembolisation du carcinome",
+    "Métastases hépatiques des cancers",
+    "Cancer primitif du foie",
+    "Carcinoma hepatocelular en cirróticos",
+    "Metástasis hepáticas resecadas",
+    "Cáncer de hígado",
+    "Epatocarcinoma in cirrosi",
+    "Tumori maligni del fegato",
+    "Рак печени",
+    "Метастазы в печень",
+    "Rak wątroby",
+    "肝癌的治疗",
+    "肝細胞癌に対する治療",
+    "간세포암 환자",
+]
 DROP = [
     "",
     "Hepatocellular injury after an overdose",
@@ -48,7 +68,14 @@ def test_passes(text):
     assert could_matter(text.upper()) and could_matter_bytes(text.upper().encode())
 
 
-@pytest.mark.parametrize("text", DROP)
+@pytest.mark.parametrize("text", FOREIGN)
+def test_passes_other_languages(text):
+    assert could_matter(text)
+    assert could_matter_bytes(text.encode())
+    assert screen([text.encode()]) == [True]
+
+
+@pytest.mark.parametrize("text", [*DROP, "La lèpre et le foie", "Leber optic neuropathy", "Lever arms", "肝炎"])
 def test_drops(text):
     assert not could_matter(text)
 
@@ -72,6 +99,7 @@ def test_bytes_form_drops_the_plain_cases():
 )
 def test_markup_and_references_inside_a_word(raw):
     assert could_matter_bytes(raw)
+    assert screen([raw]) == [True]
 
 
 WORDS = st.sampled_from([*" ".join(PASS + DROP).split(), ".", ";", "\n", "é", "\ud800", "K", "İ", "<", "&"])
@@ -82,6 +110,38 @@ WORDS = st.sampled_from([*" ".join(PASS + DROP).split(), ".", ";", "\n", "é", "
 def test_bytes_form_is_a_superset(text):
     if could_matter(text):
         assert could_matter_bytes(text.encode("utf-8", "replace"))
+
+
+MARKUP = ["hepa<i>to</i>ma", "V<b>X</b>2", "liv<sup>er", "</sup>", "<i>", "</i>", "CO<sub>2</sub>", "<!-- liver -->"]
+SIGNS = [".", ";", " ", "\n  ", "&lt;", "&amp;", "&#104;", "\u2009", "é"]
+PIECES = st.sampled_from([*" ".join(PASS + DROP + FOREIGN).split(), *SIGNS, *MARKUP])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(PIECES, min_size=1, max_size=6).map(" ".join),
+    st.lists(st.tuples(st.sampled_from(["", "AIMS", "LIVER", "UNLABELLED"]), st.lists(PIECES, max_size=8)), max_size=3),
+    st.booleans(),
+)
+def test_raw_bytes_pass_wherever_the_parsed_text_does(title, sections, translated):
+    abstract = "".join(
+        f"<AbstractText{f' Label={chr(34)}{label}{chr(34)}' if label else ''}>{' '.join(words)}</AbstractText>"
+        for label, words in sections
+    )
+    raw = (
+        f"<ArticleTitle>{f'[{title}].' if translated else title}</ArticleTitle>"
+        + (f"<Abstract>{abstract}</Abstract>" if sections else "")
+    ).encode()
+    head, tail = b"<MedlineCitation><PMID>1</PMID><Article>", b"</Article></MedlineCitation>"
+    whole = b"<PubmedArticle>" + head + raw + tail + b"</PubmedArticle>"
+    try:
+        element = etree.fromstring(whole)
+    except etree.XMLSyntaxError:
+        return
+    for record in entries_of(element, "x", "1"):
+        if hasattr(record, "title") and could_matter(f"{record.title}\n{record.abstract_text()}"):
+            assert screen([raw]) == [True]
+            assert could_matter_bytes(raw)
 
 
 def shared(name):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError, OutputError
-from pipeline.label import find_inputs, label
+from pipeline.label import label
+from pipeline.lazy import LazyPredictor
 from pipeline.lock import hold
+from pipeline.plan import dry_run, find_inputs
 from pipeline.predict import Predictor
 from pipeline.readers import read
 from pipeline.records import Deletion, Record
@@ -381,3 +384,107 @@ def test_ids_of_two_inputs_do_not_hide_each_other(tmp_path, predictor):
     label([tmp_path / "one.jsonl", tmp_path / "two.jsonl"], predictor, tmp_path / "out")
     rows = pq.read_table(tmp_path / "out" / "labels.parquet").to_pylist()
     assert sorted((row["id"], row["source"]) for row in rows) == [("1", "one.jsonl"), ("1", "two.jsonl")]
+
+
+def states(inputs, predictor, out, **options):
+    return {one.path.name: one.error or one.state for one in dry_run(inputs, predictor.fingerprint, out, **options)}
+
+
+def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(predictor, newcomer, tmp_path):
+    one, two, out = jsonl(tmp_path / "one.jsonl", [note(1)]), jsonl(tmp_path / "two.jsonl", [note(2)]), tmp_path / "out"
+    assert states([one, two], predictor, out) == {"one.jsonl": "new", "two.jsonl": "new"}
+    assert not out.exists()
+    label([one, two], predictor, out)
+    jsonl(two, [note(3)])
+    (empty := tmp_path / "three.jsonl").write_bytes(b"")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    found = states([one, two, empty], predictor, out)
+    assert "found an empty file" in found.pop("three.jsonl")
+    assert found == {"one.jsonl": "done", "two.jsonl": "changed"}
+    assert states([one], newcomer, out) == {"one.jsonl": "for this model"}
+    assert states([one], predictor, out, force=True) == {"one.jsonl": "again"}
+    assert states([one], predictor, out, gate="terms") == {"one.jsonl": "changed"}
+    assert states([one], predictor, out, format="csv") == {"one.jsonl": "changed"}
+    os.utime(one, (1e9, 1e9))  # touched, not changed
+    assert states([one], predictor, out) == {"one.jsonl": "done"}
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_second_run_with_nothing_new_loads_no_model_and_writes_nothing(trained, predictor, tmp_path):
+    out, loaded = tmp_path / "library", []
+    lazy = LazyPredictor(str(trained.folder), "cpu", loaded.append)
+    first = label([FIRST], lazy, out)
+    assert loaded == [lazy]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.[jp]*")}
+    idle = LazyPredictor(str(trained.folder), "cpu", loaded.append)
+    again = label([FIRST], idle, out)
+    assert [result.skipped for result in again.files] == [True]
+    assert (again.in_scope, again.out_of_scope, again.waiting) == (first.in_scope, first.out_of_scope, first.waiting)
+    assert loaded == [lazy]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.[jp]*")} == before
+    label([FIRST], predictor, tmp_path / "usual")
+    assert table(tmp_path / "usual").equals(table(out))
+
+
+def test_the_view_is_written_anew_when_something_that_it_depends_on_changes(predictor, newcomer, tmp_path):
+    out = tmp_path / "library"
+    label([FIRST], predictor, out)
+    made = (out / "labels.parquet").stat().st_mtime_ns
+
+    def anew(who=predictor, **options):
+        nonlocal made
+        label([FIRST], who, out, **options)
+        before, made = made, (out / "labels.parquet").stat().st_mtime_ns
+        return made != before
+
+    assert not anew()
+    assert anew(jsonl=True)
+    assert not anew(jsonl=True)
+    (out / "labels.jsonl").unlink()
+    assert not anew()
+    strict = Predictor(replace(predictor.model, thresholds=predictor.model.thresholds * 0 + 0.999), predictor.device)
+    assert anew(strict)
+    assert table(out)["in_scope"].to_pylist() == [False] * table(out).num_rows
+    assert anew()
+    slope = Predictor(replace(predictor.model, slope=predictor.model.slope * 2), predictor.device)
+    assert anew(slope)
+    assert anew()
+    row = table(out).to_pylist()[0]
+    (out / "human").mkdir()
+    human = {
+        "id": row["id"], "pmid": row["pmid"], "input": "", "labels": {}, "who": "heron",
+        "when": "2026-01-01T00:00:00+00:00", "guidelines": "1", "scheme": TAXONOMY.version, "text": "0" * 16,
+    }  # fmt: skip
+    jsonl(out / "human" / "1.jsonl", [human])
+    assert anew()
+    assert by_pmid(out)[row["pmid"]]["labelled_by"] == "human:heron"
+    assert not anew()
+    assert anew(newcomer)
+    (out / "labels.parquet").unlink()
+    assert anew(newcomer)
+
+
+def test_a_ledger_of_an_older_version_is_read_and_completed(predictor, tmp_path):
+    out = tmp_path / "library"
+    label([FIRST], predictor, out)
+    path = out / "ledger" / "pubmed99n0001.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    assert (whole["format"], whole["size"], whole["mtime_ns"]) == (
+        "pubmed", FIRST.stat().st_size, FIRST.stat().st_mtime_ns,
+    )  # fmt: skip
+    path.write_text(json.dumps({k: v for k, v in whole.items() if k not in ("format", "size", "mtime_ns")}))
+    assert states([FIRST], predictor, out) == {FIRST.name: "done"}
+    assert [result.skipped for result in label([FIRST], predictor, out).files] == [True]
+    assert json.loads(path.read_text(encoding="utf-8")) == whole
+
+
+def test_a_change_within_the_grain_of_the_clock_is_seen(predictor, tmp_path):
+    """Same size, and the same time to the nanosecond: a file written just before it was read is never trusted."""
+    out, source = tmp_path / "library", jsonl(tmp_path / "one.jsonl", [note(1)])
+    stat = source.stat()
+    label([source], predictor, out)
+    jsonl(source, [note(2)])
+    os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert source.stat().st_size == stat.st_size
+    assert [result.skipped for result in label([source], predictor, out).files] == [False]
+    assert table(out)["id"].to_pylist() == ["note-2"]

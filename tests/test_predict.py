@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from pipeline.device import choose_device
 from pipeline.errors import ConfigError, ModelError
-from pipeline.label import stored_record
 from pipeline.predict import Predictor, pack
 from pipeline.readers import read
 from pipeline.records import Record
+from pipeline.shards import stored_record
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import model_text, text_hash
 

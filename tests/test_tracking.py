@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from pipeline import __version__
 from pipeline.errors import TrackingError
 from pipeline.runs import NullRun
-from pipeline.tracking import DEFAULT_URI, is_off, mask_uri, serve_ui, start_run
+from pipeline.tracking import DEFAULT_URI, is_off, mask_uri, start_run
+from pipeline.tracking_ui import serve_ui
 from pipeline.tracking_uri import resolve_store
 
 ROOT = Path(__file__).parents[1]
@@ -205,7 +206,8 @@ from pipeline.tracking import start_run
 for off in ("none", " None "):
     with start_run(off, "e", "r", system_metrics=True) as run:
         run.log_params({"a": 1}); run.log_metrics({"b": 2}, step=3); run.log_figure(None, "f"); run.log_table([], "t")
-        run.log_file(Path("f")); run.log_folder(Path("d"), "d"); run.log_dataset("n", Path("p"), "d", "c", 1)
+        run.log_file(Path("f")); run.log_folder(Path("d"), "d"); run.log_model(Path("m"))
+        run.log_dataset("n", Path("p"), "d", "c", 1)
         run.set_tag("a", "b"); run.set_description("d")
         assert (run.id, run.failures) == (None, 0)
 heavy = {"mlflow", "sqlalchemy", "matplotlib", "pandas"} & set(sys.modules)
@@ -393,11 +395,12 @@ def _answers(address):
 
 def test_the_interface_serves_runs_takes_runs_and_its_end_stops_nobody(uri, folder, monkeypatch):
     """One real server for three questions, since its start takes seconds."""
+    monkeypatch.chdir(folder)  # what a dead server does not take is kept below the current directory
     with start_run(uri, "served", "seen in the interface") as run:
         run.log_table([{"label": "tace"}], "labels")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    script = f"import sys; from pipeline.tracking import serve_ui; sys.exit(serve_ui({uri!r}, port={port}))"
+    script = f"import sys; from pipeline.tracking_ui import serve_ui; sys.exit(serve_ui({uri!r}, port={port}))"
     address = f"http://127.0.0.1:{port}"
     with (folder / "server.log").open("wb") as log:
         env = os.environ | {"PYTHONPATH": str(ROOT)}

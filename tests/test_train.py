@@ -5,6 +5,7 @@ import os
 import signal
 from itertools import islice
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -99,9 +100,14 @@ def test_figures_tables_model_and_config_are_kept(trained, tiny_settings):
     axes = [axis.name for axis in load_taxonomy().axes]
     assert {f"precision_recall_{axis}.png" for axis in axes} <= inside()
     assert {"f1_against_support.png", "learning_curve.png", "reliability.png"} <= inside()
-    assert inside("tables") == {"labels.json", "errors.json"}
+    assert inside("tables") == {"labels.json", "errors.json", "predictions.json"}
     assert inside("config") == {"config.yaml"}
-    assert inside("model") == {path.name for path in trained.folder.iterdir()}
+    (model,) = client.get_run(trained.run_id).outputs.model_outputs
+    logged = client.get_logged_model(model.model_id)
+    kept = Path(urlsplit(logged.artifact_location).path) / "artifacts" / trained.folder.name
+    assert {path.name for path in kept.iterdir()} == {path.name for path in trained.folder.iterdir()}
+    f1 = trained.report.groups["all"].f1_micro.value
+    assert {one.key: one.value for one in logged.metrics}["dev/f1_micro"] == pytest.approx(f1)
 
 
 def test_data_sets_are_recorded_with_their_digests(trained, tiny_settings):

@@ -1,0 +1,221 @@
+"""A PubMed XML file in UTF-8 cut into its records by tag, without parsing, and what can be read off a record's bytes.
+
+Searches are for single bytes or for long tags, which Python runs at the speed of memory; short needles and patterns
+are many times slower.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import InputError
+from pipeline.records import Skipped
+
+TAGS = ("PubmedArticle", "PubmedBookArticle", "DeleteCitation")
+"""The elements that are records, or withdraw some."""
+Spans = list[tuple[int, int]]
+"""Where records start and end; a start of -1 stands for a record over the limit."""
+Block = tuple[bytes, Spans, bool]
+"""Part of a file, the records in it, and whether it is plain: nothing in it can hide a tag."""
+
+_ASIDE = rb"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>"
+_OPENING = re.compile(
+    rb"<(?:PubmedArticle|PubmedBookArticle|DeleteCitation)[\s/>]|<!|<\?|</Pubmed(?:Book)?ArticleSet\s*>"
+)
+_START = re.compile(
+    rb"<(PubmedArticle|PubmedBookArticle|DeleteCitation)(?:[\s/](?:\"[^\"]*\"|'[^']*'|[^>\"'])*)?>"
+    rb"|(</Pubmed(?:Book)?ArticleSet\s*>)|<!DOCTYPE(?:\"[^\"]*\"|'[^']*'|[^>\"'])*>|" + _ASIDE,
+    re.DOTALL,
+)
+# Start tags, end tags, what may hide either, and last what is not whole yet.
+_NEST = {
+    tag.encode(): re.compile(rb"<(/?)%s(?:[\s/][^>]*)?>|" % tag.encode() + _ASIDE + rb"|<[!?]", re.DOTALL)
+    for tag in TAGS
+}
+_HAS_TEXT = re.compile(rb"<AbstractText[^>]*>\s*[^<\s]")
+_NO_TITLE_BYTES = re.compile(
+    rb"<ArticleTitle(?:[^>]*/>|[^>]*>\s*(?:</|\[(?:not avail|in process|no title)))", re.IGNORECASE
+)
+_PMID = re.compile(rb"<PMID((?:\s[^>]*)?)>\s*(\d{1,15})\s*</PMID\s*>")
+_HEAD = re.compile(
+    rb"<PubmedArticle>\s*<MedlineCitation(?:\s[^<>]*)?>\s*<PMID(?:\sVersion=\"(\d{1,6})\")?>([1-9]\d{0,14})</PMID>"
+)
+_VERSION = re.compile(rb"\sVersion\s*=\s*[\"'](\d{1,6})[\"']")
+
+
+def blocks_of(stream: BinaryIO, path: Path, root_tag: bytes, limit: int, block_bytes: int) -> Iterator[Block]:
+    """The records of a file, block by block.
+
+    Args:
+        stream: The decompressed bytes, from the file's start.
+        path: For messages.
+        root_tag: The start tag of the root.
+        limit: A larger record is not kept.
+        block_bytes: How much is read at a time.
+
+    Yields:
+        Block: whole records; those before a cut have been yielded when it is found.
+
+    Raises:
+        InputError: the file ends within a record or before its closing tag.
+    """
+    data = b""
+    closed = not re.match(rb"<Pubmed(?:Book)?ArticleSet\b", root_tag) or root_tag.endswith(b"/>")
+    while True:
+        plain = not _holds(data, b"!", 0, len(data)) and not _holds(data, b"?", 0, len(data))
+        spans, position, tag, here = _spans_in(data, limit, plain)
+        closed = closed or here
+        if spans:
+            yield data, spans, plain
+        block = stream.read(block_bytes)
+        if not block:
+            if tag is not None or not closed:
+                raise InputError(
+                    f"{path}: expected the closing tag of the file, found its end before; download or copy it again."
+                )
+            return
+        data = data[position:] + block
+        if tag is not None and len(data) > limit + block_bytes:
+            if not tag:
+                raise InputError(f"{path}: expected records, found a comment without end; export the file again.")
+            yield b"", [(-1, -1)], True
+            data = _skip(data, stream, tag, block_bytes)
+
+
+def _spans_in(data: bytes, limit: int, plain: bool) -> tuple[Spans, int, bytes | None, bool]:
+    """Where the whole records are in ``data``.
+
+    Args:
+        data: Part of a file, from a place between two records.
+        limit: A record of more bytes gets -1.
+        plain: Nothing in ``data`` can hide a tag.
+
+    Returns:
+        Starts and ends; where what follows them begins; the tag of the record cut there (empty where something else is
+        cut, None where nothing is); and whether the root's end tag was seen.
+    """
+    spans: Spans = []
+    position, closed = 0, False
+    while True:
+        start = data.find(b"<", position)
+        if plain and data.startswith(b"<PubmedArticle>", start):  # most records; the rest of the loop holds for any
+            end = _record_end(data, start + 15, b"PubmedArticle", plain)
+            if end is None:
+                return spans, start, b"PubmedArticle", closed
+            spans.append((start, end) if end - start <= limit else (-1, -1))
+            position = end
+            continue
+        opening = _OPENING.search(data, position)
+        if opening is None:
+            # 32 bytes hold the longest tag that the end of the block may have cut.
+            return spans, max(position, len(data) - 32), None, closed
+        match = _START.match(data, opening.start())
+        if match is None:
+            return spans, opening.start(), b"", closed
+        if match[1] is None:
+            closed = closed or match[2] is not None
+            position = match.end()
+            continue
+        end = match.end() if match[0].endswith(b"/>") else _record_end(data, match.end(), match[1], plain)
+        if end is None:
+            return spans, opening.start(), match[1], closed
+        spans.append((match.start(), end) if end - match.start() <= limit else (-1, -1))
+        position = end
+
+
+def _record_end(data: bytes, start: int, tag: bytes, plain: bool) -> int | None:
+    """Where the record ends whose content begins at ``start``; None where that is not in ``data`` yet.
+
+    ``plain`` says that nothing in ``data`` can hide a tag.
+    """
+    # Most often the tag's next appearance is its end, with nothing before it that could hide another.
+    at = data.find(tag, start)
+    end = at + len(tag) + 1
+    if (
+        at >= 0
+        and data[at - 2 : at] == b"</"
+        and data[end - 1 : end] == b">"
+        and (plain or not (_holds(data, b"!", start, at) or _holds(data, b"?", start, at)))
+    ):
+        return end
+    depth = 1
+    for match in _NEST[tag].finditer(data, start):
+        if match[0] in (b"<!", b"<?"):
+            return None
+        if match[1] is None or match[0].endswith(b"/>"):
+            continue
+        depth += -1 if match[1] else 1
+        if depth == 0:
+            return match.end()
+    return None
+
+
+def _holds(data: bytes, second: bytes, start: int, end: int) -> bool:
+    """Whether ``<`` with ``second`` after it stands in a part of ``data``; one byte is found at the speed of memchr."""
+    at = data.find(second, start, end)
+    while at >= 0:
+        if at and data[at - 1] == 60:
+            return True
+        at = data.find(second, at + 1, end)
+    return False
+
+
+def _skip(data: bytes, stream: BinaryIO, tag: bytes, block_bytes: int) -> bytes:
+    """Read past the end tag of a record too large to keep; return what follows it."""
+    end_tag = b"</" + tag + b">"
+    while (at := data.find(end_tag)) < 0:
+        block = stream.read(block_bytes)
+        if not block:
+            return b""
+        data = data[-len(end_tag) :] + block
+    return data[at + len(end_tag) :]
+
+
+def text_bytes(data: bytes, start: int, end: int, *, plain: bool = False) -> bytes:
+    """The ``ArticleTitle`` and the ``Abstract`` of a record at a place in ``data``, tags included.
+
+    The whole record where they are not to be seen at once: in this order, with text of their own, before any list of
+    references, and nothing that could hide tags (with ``plain`` the caller says that there is none).
+    """
+    title = data.find(b"<ArticleTitle", start, end)
+    middle = data.find(b"</ArticleTitle", title, end)
+    abstract = data.find(b"<Abstract", start, end)
+    if (
+        title < 0
+        or middle < 0
+        or 0 <= abstract < middle
+        or (data[title + 14] in b"[< \t\r\n" and _NO_TITLE_BYTES.match(data, title, end))
+        or data.find(b"<Reference", start, title) >= 0
+        or (not plain and _holds(data, b"!", start, end))
+    ):
+        return data[start:end]
+    if abstract < 0:  # and no abstract in another language, which would have an AbstractText
+        return data[title:middle]
+    stop = data.find(b"</Abstract>", abstract, end)
+    if stop < 0 or data[abstract + 9] == 84 or not _HAS_TEXT.search(data, abstract, stop):  # 84: T, of AbstractText
+        return data[start:end]
+    rights = data.find(b"<CopyrightInformation", abstract, stop)
+    if rights >= 0 and data.find(b"<AbstractText", rights, stop) < 0:
+        stop = rights
+    return data[title:middle] + b"</ArticleTitle>" + data[abstract:stop]
+
+
+def skipped_in(data: bytes, start: int, end: int) -> Skipped | None:
+    """PMID and version of a record at a place in ``data``; None where a parse must tell."""
+    head = _HEAD.match(data, start, end)
+    if head is not None:
+        return Skipped(int(head[2]), int(head[1] or 1) or 1)
+    raw = data[start : min(end, start + 2000)]
+    match = _PMID.search(raw)
+    # Other citations' PMIDs stand in corrections and references, and a comment can hold anything.
+    if (
+        match is None
+        or raw.find(b"<CommentsCorrections", 0, match.start()) >= 0
+        or raw.find(b"<!", 0, match.start()) >= 0
+    ):
+        return None
+    version = _VERSION.search(match[1])
+    return Skipped(int(match[2]), int(version[1]) if version else 1) if int(match[2]) > 0 else None
