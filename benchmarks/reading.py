@@ -4,8 +4,8 @@
 
 Peers run in turn with hepatag, round after round; a ratio is the median over the rounds. On one core the time is that
 of the processor, so that neighbours on the machine do not count; elsewhere it is that of the clock. pubmed_parser is
-imported where it is installed, else run by the interpreter given (or in HEPATAG_PUBMED_PARSER_PYTHON); the ratio to it
-comes from a dump of fewer records that both read in full. lxml's iterparse gets the same decompressed stream as
+imported where it is installed, else run by the interpreter given (or in HEPATAG_PUBMED_PARSER_PYTHON); with
+--quick both read a dump of fewer records. lxml's iterparse gets the same decompressed stream as
 hepatag. Run it where hepatag is installed.
 """
 
@@ -183,7 +183,7 @@ def second_run(folder: Path, predictor, files: int) -> dict:
     source = folder / "many"
     source.mkdir()
     for number in range(files):
-        pmids = range(FIRST_PMID + number * 8, FIRST_PMID + number * 8 + 8)
+        pmids = range(FIRST_PMID + number * 4, FIRST_PMID + number * 4 + 4)
         write_dump(source / f"pubmed99n{number + 1:04}.xml.gz", pmids, Shape(liver=0.1))
     first = seconds(lambda: label([source], predictor, folder / "library"))
     again = statistics.median(seconds(lambda: label([source], predictor, folder / "library")) for _ in range(3))
@@ -290,9 +290,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if wanted & {"readers", "memory"}:
-            records, part = (8_000, 1_000) if quick else (30_000, 3_000)
+            records, part = (8_000, 2_000) if quick else (30_000, 30_000)
             python = parser_python(chosen.pubmed_parser_python)
-            found |= compare_readers(folder, records, part, 3 if quick else 5, python)
+            found |= compare_readers(folder, records, part, 3, python)
         if "cores" in wanted:
             found["two_cores"] = two_cores(folder, 4, 2_000 if quick else 7_500, 3 if quick else 5)
         if "memory" in wanted:
@@ -304,7 +304,7 @@ def main() -> None:
             if "rerun" in wanted:
                 found |= second_run(folder, predictor, 200)
             if "unchanged" in wanted:
-                found["unchanged_model_share"] = unchanged(folder, predictor, 100 if quick else 300, 1 if quick else 3)
+                found["unchanged_model_share"] = unchanged(folder, predictor, 200 if quick else 300, 1 if quick else 3)
             if "view" in wanted:
                 found |= view(folder, predictor, 500_000)
     print(json.dumps(found))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from html import unescape
+from itertools import pairwise
 
 GATE_VERSION = "2"
 """Changes with every change of a decision; the ledger keeps it beside the shards."""
@@ -78,9 +79,23 @@ _FOREIGN_STEMS = (b"foie", b"fegato", b"leber", b"lever", b"imio", b"colangio", 
 # The first bytes of é á í, ą ğ, Cyrillic, 肝 胆 and 간: English texts hold few of them.
 _FOREIGN_BYTES = (b"\xc3", b"\xc4", b"\xd0", b"\xe8", b"\xea")
 
-# What may cut a word of the gate in two: a tag between letters, a reference. Comments, CDATA and MathML have rules of
-# their own.
-_SPLIT = r"[a-z-]<[^>]*>[a-z<&-]|[x-]<[^>]*>2|[^\x00-\x7f]<[^>]*>[^\s<]|&#|<!|<mml:|<math"
+# What may cut one of these words in two: a tag between letters that are neighbours in it, or a reference. Comments,
+# CDATA and MathML have rules of their own.
+_WORDS = (
+    "liver hepat cholangioc chemoemboli radioemboli hccs debtace dtace ctace iccas vx2 klatskin leberkrebs lebertumor "
+    "leberkarzin lebermetast leberzell leverkanker levertumor levermetast levercelcar foie gado fegato trob epatocarc "
+    "colangiocarc quimioembol chimioembol karaci"
+)
+_AFTER = {
+    one: "".join(sorted({right for left, right in pairwise(_WORDS) if left == one} - {" "}))
+    for one in sorted(set(_WORDS) - {" "})
+}
+_SPLIT = "|".join(
+    (
+        *(f"{one}<[^>]*>[{after}<&-]" for one, after in _AFTER.items() if after),
+        r"-<[^>]*>[a-z2<&]|[^\x00-\x7f]<[^>]*>[^\s<]|&#|<!|<mml:|<math",
+    )
+)
 _SCREEN = "|".join(
     (
         r"liver|hepat",

@@ -21,10 +21,10 @@ from lxml import etree
 from pipeline.citation import entries_of
 from pipeline.errors import InputError
 from pipeline.records import Entry, Record, Reject, Skipped
-from pipeline.splitting import TAGS, Block, blocks_of, skipped_in, text_bytes
+from pipeline.splitting import TAGS, Block, blocks_of, skipped_in, text_bytes, without_lists
 
-BLOCK_BYTES = 1 << 20
-"""Bytes read at a time."""
+BLOCK_BYTES = 1 << 18
+"""Bytes read at a time; of a size that the allocator hands out again without new pages."""
 BATCH_RECORDS = 1_000
 """Records screened together, at least."""
 MAX_RECORD_BYTES = 64 << 20
@@ -244,7 +244,7 @@ def _split(
             if start < 0:
                 yield f"expected a record of at most {limit} bytes, found a larger one"
             elif passes or (skipped := skipped_in(data, start, end)) is None:
-                yield _parse(data[start:end], before, parser)
+                yield _parse(without_lists(data[start:end]), before, parser)
             else:
                 yield skipped
 

@@ -151,7 +151,9 @@ class Library:
             return cls(folder)
         if not create:
             raise OutputError(f"Expected a library of hepatag label in {folder}, found none; check the path.")
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # A run killed while it made the library leaves its unfinished marker, and nothing else.
+        unfinished = staged(marker)
+        if folder.exists() and (not folder.is_dir() or any(path != unfinished for path in folder.iterdir())):
             raise OutputError(
                 f"Expected a new or empty folder, or a library, at {folder}, found something else; "
                 "choose another with --out."

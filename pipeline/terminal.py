@@ -15,7 +15,7 @@ SOME_FAILED = 1
 INTERRUPTED = 130
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="A model folder, or the name of a model in the box.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A folder, a model in the box, or models:/hepatag@champion.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 

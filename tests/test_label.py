@@ -488,3 +488,11 @@ def test_a_change_within_the_grain_of_the_clock_is_seen(predictor, tmp_path):
     assert source.stat().st_size == stat.st_size
     assert [result.skipped for result in label([source], predictor, out).files] == [False]
     assert table(out)["id"].to_pylist() == ["note-2"]
+
+
+def test_a_library_whose_making_was_killed_is_made_again(predictor, tmp_path):
+    out = tmp_path / "labels"
+    out.mkdir()
+    (out / ".library.json.part").write_text("{")
+    assert label([SAMPLE / "citation.nbib"], predictor, out).totals.records
+    assert (out / "library.json").is_file()

@@ -3,9 +3,9 @@
 import gzip
 import hashlib
 import os
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,26 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decision import decide
 from pipeline.errors import OutputError
 from pipeline.label import label
+from pipeline.predict import Predictor
+from pipeline.records import Record, Section
 from pipeline.taxonomy import load_taxonomy
 
 TAXONOMY = load_taxonomy()
-EXAMPLES = 10 * int(os.environ.get("HEPATAG_STRESS", "1"))
+EXAMPLES = 25 * int(os.environ.get("HEPATAG_STRESS", "1"))
 OFF_TOPIC = 3
 """The subject that the gate lets go by."""
 
 
-@dataclass(eq=False)
-class HashLabeller:
-    """A labeller with `Predictor`'s interface whose probabilities derive from the text and its own fingerprint."""
-
-    fingerprint: str
-    name: str = "hash"
-    card: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(hints=False))
-    device: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(kind="cpu"))
-    thresholds: np.ndarray = field(default_factory=lambda: np.full(len(TAXONOMY.names), 0.5))
+class HashLabeller(Predictor):
+    """A labeller whose probabilities derive from the text and its own fingerprint, without a network."""
 
     def raw_proba(self, texts, on_batch=None):
         """Probabilities (texts, labels) and whether a text was cut (never)."""
@@ -44,16 +38,11 @@ class HashLabeller:
                 on_batch(1)
         return raw, np.zeros(len(texts), dtype=bool)
 
-    def calibrate(self, raw):
-        """As they are."""
-        return raw
 
-    def decide(self, probabilities):
-        """Label sets at one half."""
-        return decide(probabilities, self.thresholds, TAXONOMY)
-
-
-MODELS = (HashLabeller("aaaaaaaaaaaa"), HashLabeller("bbbbbbbbbbbb"))
+@pytest.fixture(scope="module")
+def models(predictor):
+    """Two labellers that differ in their fingerprints."""
+    return [HashLabeller(replace(predictor.model, fingerprint=one * 12), predictor.device) for one in ("a", "b")]
 
 
 @dataclass(frozen=True)
@@ -102,7 +91,7 @@ class Expected:
     """What a library should show: the files it has, and which subjects each model has seen."""
 
     files: dict[int, tuple] = field(default_factory=dict)
-    seen: dict[str, set] = field(default_factory=lambda: {model.fingerprint: set() for model in MODELS})
+    seen: dict[str, set] = field(default_factory=lambda: defaultdict(set))
 
     def label(self, number, entries, model):
         """A file goes through a model."""
@@ -146,7 +135,7 @@ ENTRIES = st.one_of(
 )
 RUNS = st.lists(
     st.tuples(
-        st.sampled_from(MODELS),
+        st.integers(0, 1),
         st.dictionaries(st.integers(1, 4), st.lists(ENTRIES, max_size=4).map(tuple), min_size=1, max_size=3),
         st.booleans(),
     ),
@@ -157,10 +146,11 @@ RUNS = st.lists(
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(RUNS)
-def test_any_sequence_ends_where_the_simple_model_does(tmp_path_factory, runs):
+def test_any_sequence_ends_where_the_simple_model_does(models, tmp_path_factory, runs):
     folder = tmp_path_factory.mktemp("library")
     expected, out = Expected(), folder / "library"
-    for model, files, backwards in runs:
+    for number_of_model, files, backwards in runs:
+        model = models[number_of_model]
         paths = [write(folder, number, entries) for number, entries in files.items()]
         done = label(paths[::-1] if backwards else paths, model, out)
         assert done.failed == []
@@ -183,12 +173,14 @@ def assert_labels(table, model):
     """Every row's labels are what the model says of its text."""
     for row in table.to_pylist():
         one = next(Citation(row["pmid"], 1, subject) for subject in range(OFF_TOPIC) if str(subject) in row["title"])
-        raw, _ = model.raw_proba([f"{one.title}. We saw it."])
+        probabilities = model.predict_proba([Record("1", one.title, (Section("", "We saw it."),))])
         found = {f"{axis.name}:{name}" for axis in TAXONOMY.axes for name in row[axis.name]}
-        assert found == {name for name, given in zip(TAXONOMY.names, model.decide(raw)[0], strict=True) if given}
+        assert found == {
+            name for name, given in zip(TAXONOMY.names, model.decide(probabilities)[0], strict=True) if given
+        }
 
 
-def states(folder, *runs, model=MODELS[0]):
+def states(model, folder, *runs):
     """What the view shows after each run of files (number → entries)."""
     found = []
     for files in runs:
@@ -201,71 +193,79 @@ def states(folder, *runs, model=MODELS[0]):
 IN, REVISED, OUT = Citation(1, 1, 0), Citation(1, 1, 1), Citation(1, 1, OFF_TOPIC)
 
 
-def test_a_record_that_leaves_the_scope_on_revision(tmp_path):
-    before, after = states(tmp_path, {1: [IN, Citation(2, 1, 0)]}, {2: [OUT]})
+def test_a_record_that_leaves_the_scope_on_revision(models, tmp_path):
+    before, after = states(models[0], tmp_path, {1: [IN, Citation(2, 1, 0)]}, {2: [OUT]})
     assert set(before) == {1, 2}
     assert set(after) == {2}
 
 
-def test_deleted_then_added_again(tmp_path):
-    _, gone, back = states(tmp_path, {1: [IN]}, {2: [Withdrawn(1)]}, {3: [REVISED]})
+def test_deleted_then_added_again(models, tmp_path):
+    _, gone, back = states(models[0], tmp_path, {1: [IN]}, {2: [Withdrawn(1)]}, {3: [REVISED]})
     assert gone == {}
     assert back == {1: (1, REVISED.title, 3)}
 
 
-def test_a_file_that_gives_and_deletes_a_record_deletes_it(tmp_path):
-    assert states(tmp_path, {1: [Withdrawn(1), IN]}) == [{}]
+def test_a_file_that_gives_and_deletes_a_record_deletes_it(models, tmp_path):
+    assert states(models[0], tmp_path, {1: [Withdrawn(1), IN]}) == [{}]
 
 
-def test_one_pmid_in_three_files_out_of_order(tmp_path):
+def test_one_pmid_in_three_files_out_of_order(models, tmp_path):
     files = {number: [Citation(1, 1, number - 1)] for number in (1, 2, 3)}
     for order in ((3, 1, 2), (2, 3, 1), (1, 3, 2)):
         place = tmp_path / "".join(map(str, order))
         place.mkdir()
-        assert states(place, *({number: files[number]} for number in order))[-1] == {1: (1, files[3][0].title, 3)}
+        assert states(models[0], place, *({number: files[number]} for number in order))[-1] == {
+            1: (1, files[3][0].title, 3)
+        }
 
 
-def test_two_versions_in_one_file(tmp_path):
+def test_two_versions_in_one_file(models, tmp_path):
     newer = Citation(1, 2, 1)
-    assert states(tmp_path, {1: [newer, IN]}) == [{1: (2, newer.title, 1)}]
+    assert states(models[0], tmp_path, {1: [newer, IN]}) == [{1: (2, newer.title, 1)}]
 
 
-def test_an_update_before_its_baseline(tmp_path):
-    first, both = states(tmp_path, {9: [REVISED, Withdrawn(2)]}, {1: [IN, Citation(2, 1, 0), Citation(3, 1, 0)]})
+def test_an_update_before_its_baseline(models, tmp_path):
+    first, both = states(
+        models[0], tmp_path, {9: [REVISED, Withdrawn(2)]}, {1: [IN, Citation(2, 1, 0), Citation(3, 1, 0)]}
+    )
     assert set(first) == {1}
     assert both == {1: (1, REVISED.title, 9), 3: (1, Citation(3, 1, 0).title, 1)}
 
 
-def test_a_batch_of_deletions_alone(tmp_path):
-    assert states(tmp_path, {2: [Withdrawn(1), Withdrawn(7)]}, {1: [IN]}, {3: [Withdrawn(1)]}) == [{}, {}, {}]
+def test_a_batch_of_deletions_alone(models, tmp_path):
+    assert states(models[0], tmp_path, {2: [Withdrawn(1), Withdrawn(7)]}, {1: [IN]}, {3: [Withdrawn(1)]}) == [
+        {},
+        {},
+        {},
+    ]
 
 
-def test_a_truncated_gz_in_the_middle_of_a_batch(tmp_path):
+def test_a_truncated_gz_in_the_middle_of_a_batch(models, tmp_path):
     for number in (1, 3):
         write(tmp_path, number, [Citation(number, 1, 0)])
     whole = write(tmp_path, 2, [Citation(2, 1, subject % 3) for subject in range(200)])
     broken = whole.with_suffix(".xml.gz")
     broken.write_bytes(gzip.compress(whole.read_bytes())[:-40])
     whole.unlink()
-    done = label([tmp_path], MODELS[0], tmp_path / "library")
+    done = label([tmp_path], models[0], tmp_path / "library")
     (failed,) = done.failed
     assert Path(failed.source) == broken
     assert set(shown(tmp_path / "library")[0]) == {1, 3}
 
 
-def test_a_full_disk_costs_no_label(tmp_path):
+def test_a_full_disk_costs_no_label(models, tmp_path):
     resource, signal = pytest.importorskip("resource"), pytest.importorskip("signal")
-    before = states(tmp_path, {1: [IN, Citation(2, 1, 1)]})[0]
+    before = states(models[0], tmp_path, {1: [IN, Citation(2, 1, 1)]})[0]
     many = write(tmp_path, 2, [Citation(pmid, 1, pmid % 3) for pmid in range(10, 900)])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond the limit fails as on a full disk
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
         with pytest.raises(OutputError, match="same command again"):
-            label([many], MODELS[0], tmp_path / "library")
+            label([many], models[0], tmp_path / "library")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
     assert shown(tmp_path / "library")[0] == before
-    label([many], MODELS[0], tmp_path / "library")
+    label([many], models[0], tmp_path / "library")
     assert len(shown(tmp_path / "library")[0]) == 2 + 890

@@ -280,6 +280,9 @@ def _kill(server):
     server.wait()
 
 
+@pytest.mark.skipif(
+    not os.environ.get("HEPATAG_SLOW_TESTS"), reason="HEPATAG_SLOW_TESTS is not set: two MLflow servers"
+)
 def test_a_server_that_dies_in_training_costs_nothing_but_a_sync(tiny_settings, tmp_path, monkeypatch):
     """The real training loop writes to a real server, which is killed after the first steps and comes back later."""
     from pipeline.train import train
@@ -321,7 +324,7 @@ def test_a_server_that_dies_in_training_costs_nothing_but_a_sync(tiny_settings, 
         assert run.status == "FINISHED"
         assert run.metrics["dev/f1_micro"] == pytest.approx(done.report.groups["all"].f1_micro.value)
         steps = [one.step for one in store.client.get_metric_history(run.id, "train/examples_per_sec")]
-        assert steps == sorted(set(steps)) and len(steps) >= 6  # before and after the kill
+        assert {1, 2, 3, 4, 5, 6} <= set(steps)  # before and after the kill
         assert len(read_table(store, run, "predictions")) == done.report.records
         assert "learning_curve.png" in {one.path for one in store.client.list_artifacts(run.id)}
         assert store.client.get_run(run.id).outputs.model_outputs
