@@ -119,10 +119,17 @@ class Labeller:
             for row, record in enumerate(read)
         ]
 
+    def _in_doubt(self, found: Explanation) -> np.ndarray:
+        """Labels in doubt (labels,): by the model's held-out records, or near the threshold where it has none."""
+        told = self.predictor.doubtful(found.probabilities[None], found.given[None])
+        if told is not None:
+            return told[0]
+        return np.abs(margins(found.probabilities, self.predictor.model.thresholds)) < DOUBT
+
     def _result(self, found: Explanation) -> Result:
         taxonomy, record = load_taxonomy(), found.record
         in_scope = bool(found.given.any())
-        near = np.abs(margins(found.probabilities, self.predictor.model.thresholds)) < DOUBT
+        near = self._in_doubt(found)
         if not in_scope:
             scope = taxonomy.columns[taxonomy.constraints.scope_axis]
             near[: scope.start] = near[scope.stop :] = False

@@ -91,6 +91,11 @@ def evaluate(
     model: Annotated[str, typer.Option("--model", "-m", help="A model folder, rules, or tfidf.")] = "hepatag-mini",
     against: Annotated[str | None, typer.Option(help="A second labeller: does the first beat it?")] = None,
     train_files: Annotated[list[Path] | None, typer.Option("--train", help="Labelled files to fit tfidf on.")] = None,
+    recall: Annotated[float, typer.Option(help="Recall that labels given or in doubt shall reach.")] = 0.95,
+    record: Annotated[
+        bool, typer.Option("--record", help="Enter the scores into the model's card, as those on test.")
+    ] = False,
+    precision: Annotated[float, typer.Option(help="Precision that labels beyond doubt shall reach.")] = 0.80,
     as_json: AsJson = False,
     device: Device = "auto",
 ) -> None:
@@ -105,7 +110,10 @@ def evaluate(
     examples = read_examples([data])
     labeller = evaluation.find_labeller(model, train_files or (), device)
     rival = evaluation.find_labeller(against, train_files or (), device) if against else None
-    found = evaluation.evaluate(labeller, examples, rival)
+    found = evaluation.evaluate(labeller, examples, rival, recall=recall, precision=precision)
+    if record:
+        folder = evaluation.record(labeller, found.report)
+        errors().print(f"{folder}: test scores entered.", highlight=False, soft_wrap=True)
     if as_json:
         typer.echo(json.dumps(found.to_dict()))
         return

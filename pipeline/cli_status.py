@@ -94,7 +94,7 @@ def labels(
     if format == "parquet" and out is None:
         raise ConfigError("Expected a file for Parquet, found none; name one with --out.")
     opened, judge = shards.Library.open(library, create=False), Judge.from_folder(model)
-    decisions = Decisions(judge.name, judge.fingerprint, judge.calibrate, judge.decide)
+    decisions = Decisions(judge.name, judge.fingerprint, judge.calibrate, judge.decide, judge.doubtful)
     if since is not None:
         table = changes.changes_since(opened, decisions, since)
         note = ", ".join(f"{count:,} {change}" for change, count in changes.count_changes(table).items())

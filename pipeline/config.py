@@ -88,6 +88,9 @@ class TrainingConfig(_Strict):
     """Greatest weight of a positive under the weighted loss."""
     hint_dropout: float = Field(0.1, ge=0, le=1)
     """Share of training texts shown without their hints, so that the model also reads for itself."""
+    opinion_folds: int = Field(5, ge=0, le=20)
+    """Folds over which the rules are fitted anew, so that each training text carries the opinion of rules that never
+    saw it; 0 takes the shipped rules, which were fitted on hepatag's own training files."""
     sentence_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of an abstract's sentences left out, anew each time; hints stay those of the whole text."""
     evaluations_per_epoch: int = Field(1, ge=1)
@@ -135,6 +138,8 @@ class TrainConfig(_Strict):
     def _cross_checks(self) -> Self:
         if self.training.hint_dropout == 1 and self.model.hints:
             raise ValueError("training.hint_dropout=1 never shows a hint, so model.hints must be false")
+        if self.training.opinion_folds == 1:
+            raise ValueError("training.opinion_folds=1 leaves no other fold to fit on: 0 or at least 2")
         return self
 
 

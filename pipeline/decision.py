@@ -8,6 +8,7 @@ the smallest change of margins.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -233,6 +234,65 @@ def fit_calibration(
 def apply_calibration(probabilities: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """Calibrated probabilities, float32: (records, labels) scaled by ``slope`` and ``offset`` (labels,)."""
     return _sigmoid(logit(probabilities) * slope + offset).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """All that turns a network's probabilities into labels: ``weights`` per axis, the rest of shape (labels,)."""
+
+    weights: dict[str, float]
+    slope: np.ndarray
+    offset: np.ndarray
+    thresholds: np.ndarray
+
+    def probabilities(self, raw: np.ndarray, opinions: np.ndarray | None, taxonomy: Taxonomy) -> np.ndarray:
+        """Calibrated probabilities, float32, of the network's ``raw`` ones and the rules' log-odds, (n, labels)."""
+        if opinions is not None:
+            per_label = np.array([self.weights[name.split(":")[0]] for name in taxonomy.names])
+            raw = pool_opinions(raw, opinions, per_label)
+        return apply_calibration(raw, self.slope, self.offset)
+
+
+def fit_rule(truth: np.ndarray, raw: np.ndarray, opinions: np.ndarray | None, taxonomy: Taxonomy) -> Rule:
+    """Opinion weights, calibration and thresholds, in this order, on held-out records.
+
+    Args:
+        truth: bool, shape (records, labels).
+        raw: the network's probabilities, same shape.
+        opinions: the keyword rules' log-odds, same shape; None for a model without hints.
+        taxonomy: the label scheme.
+
+    Returns:
+        The rule.
+    """
+    weights = dict.fromkeys(taxonomy.columns, 0.0)
+    pooled = raw
+    if opinions is not None:
+        found = fit_opinion_weights(truth, raw, opinions, taxonomy)
+        weights = {axis: round(weight, 3) for axis, weight in found.items()}
+        pooled = pool_opinions(raw, opinions, np.array([weights[name.split(":")[0]] for name in taxonomy.names]))
+    slope, offset = fit_calibration(truth, pooled)
+    thresholds = tune_thresholds(truth, apply_calibration(pooled, slope, offset), taxonomy)
+    return Rule(weights, slope, offset, thresholds)
+
+
+def cross_fit(
+    truth: np.ndarray, raw: np.ndarray, opinions: np.ndarray | None, taxonomy: Taxonomy, *, folds: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and labels (records, labels) of each record by a rule that was fitted on the other folds.
+
+    What `fit_rule` gives on its own records flatters it; these figures do not, and the guarantees of `doubt` need them.
+    """
+    probabilities, given = np.empty(raw.shape, dtype=np.float32), np.zeros(raw.shape, dtype=bool)
+    fold = np.random.default_rng(0).permutation(len(raw)) % folds
+    for number in range(folds):
+        rest, here = fold != number, fold == number
+        if not here.any():
+            continue
+        rule = fit_rule(truth[rest], raw[rest], None if opinions is None else opinions[rest], taxonomy)
+        probabilities[here] = rule.probabilities(raw[here], None if opinions is None else opinions[here], taxonomy)
+        given[here] = decide(probabilities[here], rule.thresholds, taxonomy)
+    return probabilities, given
 
 
 def _sigmoid(scores: np.ndarray) -> np.ndarray:

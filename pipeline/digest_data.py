@@ -130,7 +130,7 @@ def collect(folder: Path, since: str, query: Query, *, model: str | None = None,
         OutputError: no library there, one without labels yet, or with labels of an earlier state.
     """
     library, judge = Library.open(folder, create=False), _judge(folder, model)
-    decisions = Decisions(judge.name, judge.fingerprint, judge.calibrate, judge.decide)
+    decisions = Decisions(judge.name, judge.fingerprint, judge.calibrate, judge.decide, judge.doubtful)
     ledger = library.ledger()
     until = inputs_until(ledger, since)
     changed = {_key(row): row for row in changes_since(library, decisions, since).to_pylist()}

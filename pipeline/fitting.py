@@ -22,11 +22,11 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from pipeline.config import ModelConfig, TrainingConfig
 from pipeline.corpus import Example, label_matrix
-from pipeline.decision import decide, tune_thresholds
+from pipeline.decision import decide, fit_rule
 from pipeline.device import Device
 from pipeline.quiet import quiet_transformers
 from pipeline.taxonomy import load_taxonomy
-from pipeline.text import encode, hints_of, model_text, vary
+from pipeline.text import encode, hints_of, model_text, opinions_in, vary
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,16 @@ class TrainingTexts(torch.utils.data.Dataset[dict[str, Any]]):
     a resumed run sees what an undisturbed one would have.
     """
 
-    def __init__(self, examples: Sequence[Example], tokenizer: Any, config: ModelConfig) -> None:
+    def __init__(
+        self, examples: Sequence[Example], tokenizer: Any, config: ModelConfig, scores: np.ndarray | None = None
+    ) -> None:
         self.examples, self.tokenizer, self.config = list(examples), tokenizer, config
         self.truth = label_matrix(self.examples, load_taxonomy()).astype(np.float32)
         # Made once: the rules take longer than the tokenizer.
-        self.hints = [hints_of(example.record) if config.hints else "" for example in self.examples]
+        self.hints = [
+            hints_of(example.record, None if scores is None else scores[row]) if config.hints else ""
+            for row, example in enumerate(self.examples)
+        ]
         self.augment: TrainingConfig | None = None
         self.epoch = 0
 
@@ -123,10 +128,14 @@ def prepare_head(network: Any, truth: np.ndarray) -> None:
         head.bias.copy_(torch.tensor(np.log(frequency / (1 - frequency)), dtype=torch.float32))
 
 
-def dev_scores(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Micro- and macro-F1 on dev with thresholds tuned on dev: good for comparing moments of one run, not to report."""
+def dev_scores(truth: np.ndarray, probabilities: np.ndarray, opinions: np.ndarray | None) -> dict[str, float]:
+    """Micro- and macro-F1 on dev, decided as the finished model would (`decision.fit_rule`) with a rule fitted on dev.
+
+    Good for comparing moments of one run, not to report.
+    """
     taxonomy = load_taxonomy()
-    given = decide(probabilities, tune_thresholds(truth, probabilities, taxonomy), taxonomy)
+    rule = fit_rule(truth, probabilities, opinions, taxonomy)
+    given = decide(rule.probabilities(probabilities, opinions, taxonomy), rule.thresholds, taxonomy)
     hits, total = (truth & given).sum(axis=0), truth.sum(axis=0) + given.sum(axis=0)
     supported = truth.any(axis=0)
     f1 = 2 * hits / np.maximum(total, 1)
@@ -146,14 +155,16 @@ def fit(
     device: Device,
     checkpoints: Path,
     *,
+    scores: np.ndarray | None = None,
     resume: Path | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> Fitted:
     """Train until the epochs are done, dev stops to improve, or Ctrl-C; the network then holds the best weights.
 
-    ``resume`` is a checkpoint folder inside ``checkpoints``. After an interruption the last step is a checkpoint too.
+    ``scores`` (records, labels) are the rules' on ``train``, in place of those of the shipped rules. ``resume`` is a
+    checkpoint folder inside ``checkpoints``. After an interruption the last step is a checkpoint too.
     """
-    texts = TrainingTexts(train, tokenizer, model)
+    texts = TrainingTexts(train, tokenizer, model, scores)
     texts.augment = settings
     watch = _Watch(texts, report, settings)
     steps_per_epoch = -(-len(train) // (settings.batch_size * settings.accumulate))
@@ -190,15 +201,17 @@ def fit(
     callbacks: list[TrainerCallback] = [watch]
     if settings.patience:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
-    trainer = Trainer(
+    watched = TrainingTexts(dev, tokenizer, model)
+    opinions = opinions_in(watched.hints) if model.hints else None
+    trainer = _Trainer(
         model=network,
         args=arguments,
         data_collator=_Collator(tokenizer.pad_token_id),
         train_dataset=texts,
-        eval_dataset=TrainingTexts(dev, tokenizer, model),
+        eval_dataset=watched,
         compute_loss_func=make_loss(settings, texts.truth),
         compute_metrics=lambda out: dev_scores(
-            np.asarray(out.label_ids) > 0.5, 1 / (1 + np.exp(-np.asarray(out.predictions)))
+            np.asarray(out.label_ids) > 0.5, 1 / (1 + np.exp(-np.asarray(out.predictions))), opinions
         ),
         callbacks=callbacks,
         optimizers=(_optimizer(network, settings), None),
@@ -241,6 +254,13 @@ def last_checkpoint(checkpoints: Path) -> Path | None:
 def best_score(checkpoint: Path) -> float | None:
     """The best dev score that a checkpoint knows of."""
     return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")).get("best_metric")
+
+
+class _Trainer(Trainer):
+    """Evaluates dev in its own order: grouped by length, as train is, it would not fit the rules' opinions on it."""
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler[int]:
+        return torch.utils.data.SequentialSampler(eval_dataset)
 
 
 class _Collator:

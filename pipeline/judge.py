@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.decision import apply_calibration, decide
+from pipeline.doubt import PRECISION, RECALL
+from pipeline.held_out import HeldOut, doubtful_labels, read_held_out
 from pipeline.model import ModelCard, find, fingerprint, read_card
 from pipeline.taxonomy import load_taxonomy
 
@@ -29,6 +31,7 @@ class Judge:
     thresholds: np.ndarray
     slope: np.ndarray
     offset: np.ndarray
+    held_out: HeldOut | None
 
     @classmethod
     def from_folder(cls, name: str) -> Judge:
@@ -54,6 +57,7 @@ class Judge:
             thresholds=np.array([card.thresholds[label] for label in names]),
             slope=calibration[:, 0],
             offset=calibration[:, 1],
+            held_out=read_held_out(folder),
         )
 
     def calibrate(self, raw: np.ndarray) -> np.ndarray:
@@ -63,3 +67,22 @@ class Judge:
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         """Label sets from calibrated probabilities, bool (n, labels), every row sound under the scheme."""
         return decide(probabilities, self.thresholds, load_taxonomy())
+
+    def doubtful(
+        self, probabilities: np.ndarray, given: np.ndarray, *, recall: float = RECALL, precision: float = PRECISION
+    ) -> np.ndarray | None:
+        """Labels in doubt, bool (n, labels): given yet not sure, or not given yet not ruled out (`pipeline.doubt`).
+
+        Args:
+            probabilities: calibrated, (n, labels).
+            given: labels given, same shape.
+            recall: that labels given or in doubt shall reach.
+            precision: that labels beyond doubt shall reach.
+
+        Returns:
+            The labels; None for a model without held-out records.
+
+        Raises:
+            ConfigError: a dial outside 0 to 1.
+        """
+        return doubtful_labels(self.held_out, self.thresholds, probabilities, given, recall, precision)

@@ -58,3 +58,7 @@ class LazyPredictor(Predictor):
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         """Label sets from calibrated probabilities, bool (n, labels), every row sound under the scheme."""
         return self.judge.decide(probabilities)
+
+    def doubtful(self, probabilities: np.ndarray, given: np.ndarray) -> np.ndarray | None:
+        """Labels in doubt, bool (n, labels), at the usual dial; None for a model without held-out records."""
+        return self.judge.doubtful(probabilities, given)

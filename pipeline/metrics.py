@@ -229,6 +229,13 @@ def paired_bootstrap(
     return PairedTest(observed, float(low), float(high), p_value)
 
 
+def mean_interval(values: np.ndarray, resamples: int = 1_000) -> Interval:
+    """The mean of one value per record with its bootstrap interval; 0 to 1 around 0 where there is no record."""
+    if not len(values):
+        return Interval(0.0, 0.0, 1.0)
+    return _interval(_draws(len(values), resamples, 0) @ np.asarray(values, dtype=np.float64) / len(values))
+
+
 def _checked(truth: np.ndarray, predicted: np.ndarray, taxonomy: Taxonomy) -> tuple[np.ndarray, np.ndarray]:
     truth, predicted = np.asarray(truth, dtype=bool), np.asarray(predicted, dtype=bool)
     if truth.shape != predicted.shape or truth.ndim != 2 or truth.shape[1] != len(taxonomy.names) or not len(truth):

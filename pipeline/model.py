@@ -1,8 +1,9 @@
 """The saved model folder: a stock Hugging Face classifier and ``hepatag.json``, the one source for labelling.
 
 A folder holds ``config.json``, ``model.safetensors``, ``tokenizer.json``, ``tokenizer_config.json`` (all stock),
-``hepatag.json`` (`ModelCard`) and ``README.md`` (the model card for people). Any Hugging Face tool loads it; hepatag
-adds thresholds, calibration, length and text version, so that training and labelling cannot disagree.
+``hepatag.json`` (`ModelCard`), ``held_out.safetensors`` (`HeldOut`) and ``README.md`` (the model card for people). Any
+Hugging Face tool loads it; hepatag adds thresholds, calibration, length and text version, so that training and
+labelling cannot disagree.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import registry
+from pipeline.doubt import Band
 from pipeline.errors import ModelError
+from pipeline.held_out import HeldOut, fit_band_of, read_held_out
 from pipeline.model_files import CARD_NAME
 from pipeline.quiet import quiet_transformers
 from pipeline.taxonomy import load_taxonomy
@@ -59,6 +62,8 @@ class ModelCard(BaseModel):
     training_data: TrainingData
     versions: dict[str, str]
     dev_metrics: dict[str, float]
+    test_metrics: dict[str, float] = {}
+    """Scores on a set that was used for no choice, entered by `hepatag evaluate --record`."""
     seed: int
     created: str
 
@@ -83,6 +88,11 @@ class LoadedModel:
     slope: np.ndarray
     offset: np.ndarray
     fingerprint: str
+    held_out: HeldOut | None
+
+    def band(self, recall: float, precision: float) -> Band | None:
+        """The cuts of doubt for a recall and a precision; None for a model without held-out records."""
+        return fit_band_of(self.held_out, self.thresholds, recall, precision)
 
 
 def load_base(name: str, revision: str | None, *, max_length: int, hints: bool, attention_dropout: float) -> Any:
@@ -185,6 +195,14 @@ def write_card(folder: Path, card: ModelCard, readme: str) -> None:
         partial = folder / (name + ".part")
         partial.write_text(text, encoding="utf-8")
         partial.replace(folder / name)
+
+
+def record_test(folder: Path, scores: dict[str, float]) -> None:
+    """Enter scores on a test set into a model's card; whoever shows labels shows them beside."""
+    card = read_card(folder).model_copy(update={"test_metrics": scores})
+    partial = folder / (CARD_NAME + ".part")
+    partial.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / CARD_NAME)
 
 
 def find(name: str) -> Path:
@@ -318,6 +336,7 @@ def load(name: str) -> LoadedModel:
         slope=pairs[:, 0],
         offset=pairs[:, 1],
         fingerprint=fingerprint(folder, card),
+        held_out=read_held_out(folder),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline import corpus
 from pipeline.config import TrainConfig
 from pipeline.corpus import Example
+from pipeline.decision import Rule
 from pipeline.metrics import GroupScore, Report
 from pipeline.model import ModelCard, TrainingData
 from pipeline.model_files import folder_digest
@@ -59,6 +60,22 @@ def lineage(settings: TrainConfig) -> dict[str, str]:
     return tags
 
 
+def complete(card: ModelCard, rule: Rule, scores: Report) -> ModelCard:
+    """The card with the decisions of ``rule`` and its scores on dev."""
+    names = load_taxonomy().names
+    return card.model_copy(
+        update={
+            "thresholds": {name: round(float(t), 6) for name, t in zip(names, rule.thresholds, strict=True)},
+            "opinion_weights": rule.weights,
+            "calibration": {
+                name: (round(float(a), 6), round(float(b), 6))
+                for name, a, b in zip(names, rule.slope, rule.offset, strict=True)
+            },
+            "dev_metrics": {key: round(value, 4) for key, value in scores.flat("dev").items() if "/label/" not in key},
+        }
+    )
+
+
 def readme(card: ModelCard, scores: Report, settings: TrainConfig) -> str:
     """The model card as Markdown with the hub's YAML head."""
     data = card.training_data
@@ -100,8 +117,9 @@ of the scheme. Without them the labels are worse than the figures below.
 
 ## Quality on dev
 
-{scores.records} records; thresholds and calibration were chosen on the same records, so these figures flatter the
-model: docs/quality.md holds those on the test set. 95 % intervals by bootstrap over records.
+{scores.records} records, each decided with calibration and thresholds from the other nine tenths of dev; which moment
+of the run to keep was chosen on all of them. docs/quality.md holds the figures on the test set. 95 % intervals by
+bootstrap over records.
 
 | labels | positives | micro-F1 | macro-F1 |
 |---|---|---|---|

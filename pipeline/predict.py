@@ -13,6 +13,8 @@ import numpy as np
 
 from pipeline.decision import apply_calibration, decide, pool_opinions
 from pipeline.device import Device, choose_device
+from pipeline.doubt import PRECISION, RECALL
+from pipeline.held_out import doubtful_labels
 from pipeline.model import LoadedModel, ModelCard, load
 from pipeline.records import Record
 from pipeline.taxonomy import load_taxonomy
@@ -115,6 +117,18 @@ class Predictor:
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         """Label sets from calibrated probabilities, bool (records, labels), every row sound under the scheme."""
         return decide(probabilities, self.model.thresholds, load_taxonomy())
+
+    def doubtful(self, probabilities: np.ndarray, given: np.ndarray) -> np.ndarray | None:
+        """Labels in doubt, bool (records, labels), at the usual dial of `pipeline.doubt`.
+
+        Args:
+            probabilities: calibrated, (records, labels).
+            given: labels given, same shape.
+
+        Returns:
+            The labels; None for a model without held-out records.
+        """
+        return doubtful_labels(self.model.held_out, self.thresholds, probabilities, given, RECALL, PRECISION)
 
     def _pad(self, ids: list[list[int]]) -> dict[str, object]:
         import torch

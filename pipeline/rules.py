@@ -210,9 +210,9 @@ def card_of(label: str) -> str:
     return f"{axis}:general" if name.endswith("_nos") else label if label in OWN_CONCEPTS else f"{axis}:specific"
 
 
-def score_labels(seen: Profile) -> NDArray[np.float64]:
-    """Scores of all labels, shape (labels,), from 0 to 1, from the signs of one text."""
-    taxonomy, cards = load_taxonomy(), load_cards()
+def score_labels(seen: Profile, cards: Mapping[str, Card] | None = None) -> NDArray[np.float64]:
+    """Scores of all labels, shape (labels,), from 0 to 1, from the signs of one text; ``cards`` in place of ours."""
+    taxonomy, cards = load_taxonomy(), cards or load_cards()
     points = np.array([_points(name, seen, cards) for name in taxonomy.names])
     scores = 1 / (1 + np.exp(-points))
     for axis in taxonomy.constraints.exactly_one:

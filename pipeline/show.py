@@ -125,6 +125,14 @@ def render_evaluation(found: Evaluation, console: Console) -> None:
             name, str(score.support), f"{score.precision:.3f}", f"{score.recall:.3f}", f"{score.f1:.3f}", precision
         )
     console.print(labels)
+    if found.doubt:
+        table = Table("doubt", "recall with maybes", "precision of the sure", "records in doubt", box=None)
+        for axis, seen in found.doubt.items():
+            holds = ("" if seen.recall_holds else " *", "" if seen.precision_holds else " *")
+            table.add_row(axis, f"{seen.recall}{holds[0]}", f"{seen.precision}{holds[1]}", str(seen.doubtful))
+        console.print(table)
+        if any(not (one.recall_holds and one.precision_holds) for one in found.doubt.values()):
+            console.print("* too few held-out records for a guarantee", highlight=False)
     for name, test in (found.comparisons or {}).items():
         console.print(
             f"{found.name} against {found.rival}, {name}: micro-F1 {test.difference:+.3f} "

@@ -70,11 +70,16 @@ def hint_tokens() -> list[str]:
     ]
 
 
-def hints_of(record: Record) -> str:
-    """The hint tokens of a record, joined: findings in the order of the lexicon, opinions in that of the scheme."""
+def hints_of(record: Record, scores: np.ndarray | None = None) -> str:
+    """The hint tokens of a record, joined: findings in the order of the lexicon, opinions in that of the scheme.
+
+    ``scores`` (labels,) stand in for the rules' own: in training, those of rules that never saw the record.
+    """
     seen = profile(record.title, record.abstract_text())
     found = [hint_token(concept, seen.strength[concept]) for concept in concepts() if seen.strength.get(concept)]
-    for label, score in zip(load_taxonomy().names, score_labels(seen), strict=True):
+    if scores is None:
+        scores = score_labels(seen)
+    for label, score in zip(load_taxonomy().names, scores, strict=True):
         opinion = next((name for name, least, _ in OPINIONS if score >= least), None)
         if opinion:
             found.append(hint_token(label, opinion))

@@ -2,11 +2,12 @@
 
 1. Read and check the examples.
 2. Load the base model with a head for the scheme.
-3. Fit it, watching dev.
-4. Calibrate and choose thresholds on dev.
-5. Score dev.
-6. Write the model folder.
-7. Record the run.
+3. Ask the keyword rules, fitted on the other folds, about each training text.
+4. Fit the network, watching dev.
+5. Calibrate and choose thresholds on dev.
+6. Score dev.
+7. Write the model folder.
+8. Record the run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from pipeline.config import TrainConfig
 from pipeline.corpus import Example
 from pipeline.device import Device, choose_device
 from pipeline.errors import InputError, Interrupted, OutputError
+from pipeline.held_out import HeldOut, write_held_out
 from pipeline.predict import Predictor
+from pipeline.rulefit import cross_fitted_scores
+from pipeline.rules import profile
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import opinions_in
 
@@ -113,19 +117,20 @@ def train(
         # 2. Base model
         network, tokenizer = _load_base(settings)
         prepare_head(network, corpus.label_matrix(data.train, load_taxonomy()))
-        # 3. Fit
+        # 3. Opinions, 4. the network
         fitted = fit(
             network, tokenizer, data.train, data.dev, settings.model, settings.training, chosen,
-            checkpoints_of(settings), resume=checkpoint, report=_both(report, run),
+            checkpoints_of(settings), scores=rule_scores(settings, data.train), resume=checkpoint,
+            report=_both(report, run),
         )  # fmt: skip
         if fitted.interrupted:
             raise Interrupted(
                 f"Training stopped on request; a checkpoint lies in {checkpoints_of(settings)}: the same command with "
                 "--resume goes on from it."
             )
-        # 4. Calibration and thresholds, 5. scores on dev, 6. model folder
+        # 5. Calibration and thresholds, 6. scores on dev, 7. model folder
         scores, predicted, probabilities = finish(settings, data, fitted, tokenizer, chosen)
-        # 7. The record
+        # 8. The record
         run.log_metrics({"train/seconds": fitted.seconds, "train/examples_per_sec": fitted.examples_per_sec})
         thresholds = model.read_card(settings.output).thresholds
         recording.record_result(
@@ -180,6 +185,15 @@ def read_data(settings: TrainConfig) -> Data:
     return Data(train_set, dev_set, warnings, corpus.label_counts(train_set, taxonomy))
 
 
+def rule_scores(settings: TrainConfig, examples: list[Example]) -> np.ndarray | None:
+    """The keyword rules' scores (records, labels) of training texts by rules that never saw them, if asked for."""
+    if not settings.model.hints or not settings.training.opinion_folds:
+        return None
+    profiles = [profile(example.record.title, example.record.abstract_text()) for example in examples]
+    truth = corpus.label_matrix(examples, load_taxonomy())
+    return cross_fitted_scores(profiles, truth, folds=settings.training.opinion_folds, seed=settings.training.seed)
+
+
 def checkpoints_of(settings: TrainConfig) -> Path:
     """Where the checkpoints of an unfinished run lie."""
     return settings.output.with_name(settings.output.name + ".checkpoints")
@@ -188,7 +202,7 @@ def checkpoints_of(settings: TrainConfig) -> Path:
 def finish(
     settings: TrainConfig, data: Data, fitted: Fitted, tokenizer: Any, device: Device
 ) -> tuple[metrics.Report, np.ndarray, np.ndarray]:
-    """Steps 4 to 6: calibrate, choose thresholds, score dev, write the folder.
+    """Steps 5 to 7: calibrate, choose thresholds, score dev, write the folder.
 
     Args:
         settings: the config.
@@ -198,10 +212,10 @@ def finish(
         device: where dev is scored.
 
     Returns:
-        The report on dev, the labels given (bool) and the calibrated probabilities (float32), both (records, labels).
+        The report on dev, the labels given (bool) and the calibrated probabilities (float32), both (records, labels);
+        all of them cross-fitted on dev (`decision.cross_fit`).
     """
     taxonomy = load_taxonomy()
-    names = taxonomy.names
     truth = corpus.label_matrix(data.dev, taxonomy)
     draft = modelcard.draft(settings, data.train, _versions())
     # The folder is written once with neutral decisions and read back as labelling will read it: dev is scored with
@@ -210,28 +224,13 @@ def finish(
     predictor = Predictor(model.load(str(settings.output)), device)
     texts = predictor.texts([example.record for example in data.dev])
     raw = predictor.raw_proba(texts)[0]
-    weights = draft.opinion_weights
-    if settings.model.hints:
-        opinions = opinions_in(texts)
-        weights = decision.fit_opinion_weights(truth, raw, opinions, taxonomy)
-        weights = {axis: round(weight, 3) for axis, weight in weights.items()}
-        per_label = np.array([weights[name.split(":")[0]] for name in names])
-        raw = decision.pool_opinions(raw, opinions, per_label)
-    slope, offset = decision.fit_calibration(truth, raw)
-    probabilities = decision.apply_calibration(raw, slope, offset)
-    thresholds = decision.tune_thresholds(truth, probabilities, taxonomy)
-    predicted = decision.decide(probabilities, thresholds, taxonomy)
+    opinions = opinions_in(texts) if settings.model.hints else None
+    rule = decision.fit_rule(truth, raw, opinions, taxonomy)
+    # Scores come from rules fitted on the other folds of dev: the rule's own records would flatter it.
+    probabilities, predicted = decision.cross_fit(truth, raw, opinions, taxonomy)
     scores = metrics.evaluate(truth, predicted, probabilities, taxonomy)
-    card = draft.model_copy(
-        update={
-            "thresholds": dict(zip(names, (round(float(t), 6) for t in thresholds), strict=True)),
-            "opinion_weights": weights,
-            "calibration": {
-                name: (round(float(a), 6), round(float(b), 6)) for name, a, b in zip(names, slope, offset, strict=True)
-            },
-            "dev_metrics": {key: round(value, 4) for key, value in scores.flat("dev").items() if "/label/" not in key},
-        }
-    )
+    card = modelcard.complete(draft, rule, scores)
+    write_held_out(settings.output, HeldOut(truth, probabilities))
     model.write_card(settings.output, card, modelcard.readme(card, scores, settings))
     return scores, predicted, probabilities
 

@@ -61,12 +61,17 @@ _SHOWN = ("id", "pmid", "version", "title", "year", "journal", "doi")
 
 @dataclass(frozen=True)
 class Decisions:
-    """How a model turns raw probabilities into labels: both functions take and give (records, labels)."""
+    """How a model turns raw probabilities into labels: the functions take and give (records, labels).
+
+    ``doubtful`` takes calibrated probabilities and the labels given, and gives the labels in doubt; None where the
+    model cannot tell.
+    """
 
     model: str
     fingerprint: str
     calibrate: Callable[[np.ndarray], np.ndarray]
     decide: Callable[[np.ndarray], np.ndarray]
+    doubtful: Callable[[np.ndarray, np.ndarray], np.ndarray | None] = lambda probabilities, given: None
 
 
 def current_labels(
@@ -77,7 +82,8 @@ def current_labels(
     Columns: ``id``, ``pmid``, ``version``, ``title``, ``year``, ``journal``, ``doi``; ``in_scope``; one list of
     labels per axis; one calibrated probability per label (``p_ir_modality_tace``); ``flags``, ``source``, ``model``;
     ``labelled_by``: “model”, or “human:NAME” where the labels are a human's; ``reasons``: the sentence that carries
-    each of the model's labels, where reasons are kept. One row per current record, ordered by
+    each of the model's labels, where reasons are kept; ``doubtful``: axes that hold a label in doubt, where the model
+    can tell. One row per current record, ordered by
     PMID. Records that this model has not seen are left out, and counted in the second part of the result.
 
     Args:
@@ -120,7 +126,19 @@ def _current_labels(library: Library, decisions: Decisions, inputs: Collection[s
     columns["reasons"] = reasons_column(
         library, decisions.fingerprint, rows["text_hash"].to_pylist(), probabilities, given, decisions.calibrate
     )
-    return with_human_labels(pa.table(columns), library), waiting
+    table = with_human_labels(pa.table(columns), library)
+    doubtful = decisions.doubtful(probabilities, given)
+    return (table if doubtful is None else _with_doubt(table, doubtful)), waiting
+
+
+def _with_doubt(table: pa.Table, doubtful: np.ndarray) -> pa.Table:
+    """The view with a list of doubtful axes per record, from labels in doubt (records, labels); a human has none."""
+    taxonomy = load_taxonomy()
+    axes = np.stack([doubtful[:, columns].any(axis=1) for columns in taxonomy.columns.values()], axis=1)
+    axes &= np.asarray(pc.equal(table["labelled_by"], MODEL))[:, None]
+    offsets = np.concatenate([[0], np.cumsum(axes.sum(axis=1))])
+    names = pa.array(list(taxonomy.columns)).take(pa.array(np.nonzero(axes)[1]))
+    return table.append_column("doubtful", pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names))
 
 
 def with_human_labels(table: pa.Table, library: Library) -> pa.Table:

@@ -39,7 +39,7 @@ class ViewCounts:
 
 def decisions_of(predictor: Predictor) -> Decisions:
     """How a predictor turns raw probabilities into labels, for a view."""
-    return Decisions(predictor.name, predictor.fingerprint, predictor.calibrate, predictor.decide)
+    return Decisions(predictor.name, predictor.fingerprint, predictor.calibrate, predictor.decide, predictor.doubtful)
 
 
 def view_stamp(library: Library, ledger: Mapping[str, LedgerEntry], predictor: Predictor) -> str:
@@ -53,6 +53,7 @@ def view_stamp(library: Library, ledger: Mapping[str, LedgerEntry], predictor: P
         predictor.fingerprint,
         predictor.thresholds.tobytes(),
         predictor.calibrate(probe).tobytes(),
+        predictor.doubtful(probe, np.zeros(probe.shape, dtype=bool)),
         *((one.name, one.source, one.md5, one.order, one.gate, one.finished) for one in ledger.values()),
         *_files(library.folder / HUMAN),
         *_files(library.folder / "reasons" / predictor.fingerprint),

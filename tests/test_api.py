@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pipeline
 from pipeline.api import Labeller
 from pipeline.errors import InputError, ModelError
+from pipeline.predict import Predictor
 from pipeline.records import Record, Section
 from pipeline.taxonomy import load_taxonomy
 
@@ -77,7 +80,16 @@ def test_results_are_what_the_model_says(model, predictor):
         assert json.loads(json.dumps(result.to_dict()))["id"] == result.id
 
 
-def test_undecided_is_within_a_factor_of_two_of_the_thresholds_odds(model, predictor):
+def test_undecided_is_what_the_held_out_records_leave_in_doubt(model, predictor):
+    result = model.label([Record("1", TITLE, (Section("", TEXT),))])[0]
+    probabilities = np.array([[result.probabilities[name] for name in TAXONOMY.names]])
+    told = predictor.doubtful(probabilities, predictor.decide(probabilities))[0]
+    assert result.undecided == tuple(name for name, doubt in zip(TAXONOMY.names, told, strict=True) if doubt)
+
+
+def test_without_held_out_records_undecided_is_within_a_factor_of_two_of_the_thresholds_odds(predictor):
+    without = Predictor(replace(predictor.model, held_out=None), predictor.device)
+    model = Labeller(without)
     result = model.label([Record("1", TITLE, (Section("", TEXT),))])[0]
     assert result.in_scope
     for name, threshold in zip(TAXONOMY.names, predictor.model.thresholds, strict=True):

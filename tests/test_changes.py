@@ -202,7 +202,7 @@ def test_the_judge_is_the_predictor_without_the_network(predictor, labelled):
     assert np.array_equal(judge.calibrate(raw), predictor.calibrate(raw))
     assert np.array_equal(judge.decide(judge.calibrate(raw)), predictor.decide(predictor.calibrate(raw)))
     table = current(Library.open(labelled, create=False), Decisions(
-        judge.name, judge.fingerprint, judge.calibrate, judge.decide
+        judge.name, judge.fingerprint, judge.calibrate, judge.decide, judge.doubtful
     )).table  # fmt: skip
     assert table.equals(pq.read_table(labelled / "labels.parquet"))
     with pytest.raises(ModelError, match="found none"):

@@ -80,6 +80,7 @@ def test_the_folder_holds_no_more_than_it_says(trained):
         "tokenizer.json",
         "tokenizer_config.json",
         "hepatag.json",
+        "held_out.safetensors",
         "README.md",
     }
     text = "".join(path.read_text(encoding="utf-8") for path in trained.folder.glob("*.json"))

@@ -19,8 +19,11 @@ from typer.testing import CliRunner
 from pipeline import corpus, model, registry
 from pipeline.cli import app
 from pipeline.comparing import read_decisions
+from pipeline.corpus import read_examples
 from pipeline.errors import InputError, ModelError, TrackingError
+from pipeline.evaluate import evaluate
 from pipeline.model_files import folder_digest
+from pipeline.predict import Predictor
 from pipeline.promotion import promote
 from pipeline.recording import decisions
 from pipeline.taxonomy import load_taxonomy
@@ -84,7 +87,12 @@ def test_candidate_champion_and_the_way_back_to_a_folder(
     found = json.loads(done.stdout)
     assert done.exit_code == (0 if found["promoted"] else 1), done.output
     assert found["promoted"] == (found["test"]["high"] >= 0)
-    difference = trained_again.report.groups["all"].f1_micro.value - trained.report.groups["all"].f1_micro.value
+    examples = read_examples([SAMPLE / "dev.jsonl"])
+    new, old = (
+        evaluate(Predictor.from_folder(str(run.folder), "cpu"), examples).report.groups["all"].f1_micro.value
+        for run in (trained_again, trained)
+    )
+    difference = new - old
     assert found["test"]["difference"] == pytest.approx(difference)
     assert (found["records"], found["data"]) == (45, "dev.jsonl")
     if found["promoted"]:

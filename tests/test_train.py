@@ -305,5 +305,8 @@ def test_losses():
 def test_dev_scores_of_a_perfect_model_are_one():
     truth = corpus.label_matrix(corpus.read_examples([SAMPLE / "dev.jsonl"]), load_taxonomy())
     perfect = np.where(truth, 0.95, 0.02)
-    assert dev_scores(truth, perfect) == {"f1_micro": 1.0, "f1_macro": 1.0}
-    assert dev_scores(truth, 1 - perfect)["f1_micro"] < 0.5
+    assert dev_scores(truth, perfect, None) == {"f1_micro": 1.0, "f1_macro": 1.0}
+    assert dev_scores(truth, 1 - perfect, None)["f1_micro"] < 0.5
+    # Opinions count where the network knows nothing.
+    blind = np.full(truth.shape, 0.1)
+    assert dev_scores(truth, blind, np.where(truth, 2.2, -3.0))["f1_micro"] > dev_scores(truth, blind, None)["f1_micro"]
