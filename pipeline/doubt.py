@@ -36,8 +36,6 @@ class Band:
 
     low: np.ndarray
     high: np.ndarray
-    recall: float
-    precision: float
     recall_holds: Mapping[str, bool]
     precision_holds: Mapping[str, bool]
 
@@ -96,7 +94,7 @@ def fit_band(
             low[columns] = own_low
         if own_high is not None:
             high[columns] = own_high
-    return Band(np.minimum(low, 0), np.maximum(high, 0), recall, precision, recall_holds, precision_holds)
+    return Band(np.minimum(low, 0), np.maximum(high, 0), recall_holds, precision_holds)
 
 
 def find_doubt(probabilities: np.ndarray, given: np.ndarray, thresholds: np.ndarray, band: Band) -> Doubt:

@@ -1,6 +1,7 @@
 """What the tests share: a two-layer BERT trained once per session, and the sample files."""
 
 import os
+import sys
 
 # Before any Hugging Face import: no test may reach a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -65,3 +66,23 @@ def predictor(trained):
     from pipeline.predict import Predictor
 
     return Predictor.from_folder(str(trained.folder), "cpu")
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """Run hepatag's command line in this process; gives exit code, stdout and stderr."""
+    from pipeline.cli import main
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["hepatag", *map(str, words)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return run

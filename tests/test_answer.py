@@ -10,7 +10,6 @@ from rich.console import Console
 
 from pipeline import answer
 from pipeline.api import Labeller, Result
-from pipeline.cli import main
 from pipeline.errors import InputError, OutputError
 from pipeline.label import label
 from pipeline.reasons import Reason
@@ -24,23 +23,14 @@ NAMES = load_taxonomy().names
 
 
 @pytest.fixture
-def hepatag(monkeypatch, capsys, tmp_path):
+def hepatag(monkeypatch, command_line, tmp_path):
     """Run a command in an empty folder; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
 
     def run(*words, stdin=""):
-        monkeypatch.setattr(sys, "argv", ["hepatag", *map(str, words)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
+        return command_line(*words)
 
     return run
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from pipeline import __version__
-from pipeline.cli import main
 from pipeline.taxonomy import load_taxonomy
 
 ROOT = Path(__file__).parents[1]
@@ -28,27 +27,15 @@ NAMES = load_taxonomy().names
 
 
 @pytest.fixture
-def hepatag(monkeypatch, capsys, tmp_path):
+def hepatag(monkeypatch, command_line, tmp_path):
     """Run a command in this process, in an empty folder; gives exit code, stdout and stderr."""
     home = tmp_path / "cwd"
     home.mkdir()
     monkeypatch.chdir(home)
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["hepatag", *map(str, words)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    run.home = home
-    return run
+    command_line.home = home
+    return command_line
 
 
 @pytest.fixture

@@ -3,13 +3,11 @@
 import gzip
 import json
 import socket
-import sys
 from datetime import date, timedelta
 
 import pytest
 from servers import PubMed, Site, made_up, serving
 
-from pipeline.cli import main
 from pipeline.entrez import SEARCH_LIMIT, Entrez, elements_of
 from pipeline.errors import ConfigError, InputError, NetworkError, OutputError
 from pipeline.fetch import fetch, read_pmids
@@ -290,18 +288,9 @@ def test_files_without_pmids(tmp_path, content):
         read_pmids(tmp_path / "none.txt")
 
 
-def test_the_command(site, tmp_path, monkeypatch, capsys):
+def test_the_command(site, tmp_path, monkeypatch, command_line):
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["hepatag", "fetch", *map(str, words), "--url", site.url])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
+        return command_line("fetch", *words, "--url", site.url)
 
     site.eutils.hidden = {FIRST}
     (tmp_path / "pmids.txt").write_text("\n".join(pmids(5)))

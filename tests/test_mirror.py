@@ -4,14 +4,12 @@ import hashlib
 import json
 import os
 import socket
-import sys
 import time
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from servers import Site, serving
 
-from pipeline.cli import main
 from pipeline.errors import ConfigError, NetworkError, OutputError
 from pipeline.lock import hold
 from pipeline.mirror import list_files, mirror, parse_listing
@@ -321,31 +319,18 @@ def test_a_place_that_cannot_be_written(site, tmp_path):
         run(tmp_path / "file", site)
 
 
-def command(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["hepatag", *map(str, words)])
-    capsys.readouterr()
-    try:
-        main()
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    return code, out, err
-
-
-def test_the_command(site, tmp_path, monkeypatch, capsys):
+def test_the_command(site, tmp_path, command_line):
     site.add("baseline", TWO, CONTENT[TWO], digest="0" * 32)
     words = ("mirror", tmp_path / "pubmed", "--url", site.url)
-    code, out, err = command(monkeypatch, capsys, *words, "--dry-run")
+    code, out, err = command_line(*words, "--dry-run")
     assert (code, out.split()) == (0, [ONE, TWO, THREE])
-    code, out, err = command(monkeypatch, capsys, *words, "--json")
+    code, out, err = command_line(*words, "--json")
     assert code == 1
     document = json.loads(out)
     assert document["downloaded"] == [ONE, THREE]
     assert list(document["failed"]) == [TWO]
     assert f"{TWO}: Expected md5" in err
     assert "1 failed" in err
-    code, _, err = command(monkeypatch, capsys, "mirror", tmp_path, "--url", "http://127.0.0.1:9/", "--tries", "1")
+    code, _, err = command_line("mirror", tmp_path, "--url", "http://127.0.0.1:9/", "--tries", "1")
     assert code == 2
     assert len(err.strip().splitlines()) == 1
