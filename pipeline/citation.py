@@ -60,8 +60,8 @@ def entries_of(element: etree._Element, source: str, place: str) -> Iterator[Ent
     if not title and not abstract:
         yield Reject(source, f"{place} (PMID {pmid})", "expected a title or an abstract, found neither")
         return
-    types = tuple(filter(None, (_text(node) for node in article.iterfind("./PublicationType"))))
-    types += tuple(filter(None, (_text(node) for node in article.iterfind("PublicationTypeList/PublicationType"))))
+    types_at = "PublicationType" if book else "PublicationTypeList/PublicationType"
+    types = tuple(filter(None, map(_text, article.iterfind(types_at))))
     sections, truncated = untruncate(abstract)
     foreign = language_used not in ("", "eng") if abstract else language not in ("", "eng")
     retracted = "Retracted Publication" in types or any(
@@ -202,15 +202,14 @@ def _year(element: etree._Element, article: etree._Element) -> int | None:
 
 def _doi(element: etree._Element, article: etree._Element) -> str:
     """The article's own DOI. The lists of references hold those of others: only direct paths are read."""
+    return next((doi for doi in map(plain_doi, map(_text, _doi_nodes(element, article))) if doi), "")
+
+
+def _doi_nodes(element: etree._Element, article: etree._Element) -> Iterator[etree._Element]:
     own = [node for node in article.findall("ELocationID") if node.get("EIdType") == "doi"]
-    own.sort(key=lambda node: node.get("ValidYN") == "N")
-    own += [
-        node
-        for path in ("PubmedData/ArticleIdList/ArticleId", "BookDocument/ArticleIdList/ArticleId")
-        for node in element.iterfind(path)
-        if node.get("IdType") == "doi"
-    ]
-    return next((doi for doi in (plain_doi(_text(node)) for node in own) if doi), "")
+    yield from sorted(own, key=lambda node: node.get("ValidYN") == "N")
+    for path in ("PubmedData/ArticleIdList/ArticleId", "BookDocument/ArticleIdList/ArticleId"):
+        yield from (node for node in element.iterfind(path) if node.get("IdType") == "doi")
 
 
 def plain_doi(text: str) -> str:

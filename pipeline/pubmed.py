@@ -25,7 +25,7 @@ from pipeline.splitting import TAGS, Block, blocks_of, skipped_in, text_bytes, w
 
 BLOCK_BYTES = 1 << 18
 """Bytes read at a time; of a size that the allocator hands out again without new pages."""
-BATCH_RECORDS = 1_000
+BATCH_RECORDS = 2_000
 """Records screened together, at least."""
 MAX_RECORD_BYTES = 64 << 20
 """A record larger than this is rejected: no citation comes near, and memory must not follow the input."""

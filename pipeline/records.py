@@ -6,6 +6,7 @@ A `Record` is one citation as its source gives it. Nothing here knows about labe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 NO_ABSTRACT = "no_abstract"
 """Flag: the source holds a title but no abstract."""
@@ -59,8 +60,7 @@ class Deletion:
     version: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """A citation that the gate let go by: it cannot concern a liver malignancy, so its text was not kept.
 
     ``id`` is given where the source has identifiers of its own instead of PMIDs.

@@ -109,14 +109,12 @@ def _current_labels(library: Library, decisions: Decisions, inputs: Collection[s
     waiting = found.null_count
     rows, place = rows.filter(pc.is_valid(found)), found.drop_null().to_numpy()
     names = load_taxonomy().names
-    raw = np.empty((len(place), len(names)), dtype=np.float32)  # (records, labels)
-    for column, name in enumerate(names):
-        raw[:, column] = predictions[probability_column(name)].to_numpy()[place]
-    probabilities, given = _decided(raw, decisions)
+    raw = [predictions[probability_column(name)].to_numpy() for name in names]  # of each label, (texts,)
+    probabilities, given = _decided(raw, place, decisions)
     columns: dict[str, Any] = {name: rows[name] for name in _SHOWN}
     columns |= _label_columns(given)
     for column, name in enumerate(names):
-        columns[probability_column(name)] = pa.array(np.ascontiguousarray(probabilities[:, column]), pa.float32())
+        columns[probability_column(name)] = pa.array(probabilities[:, column], pa.float32())
     # A text that the model read only in part is flagged like what the source itself lacks.
     cut = predictions["cut"].to_numpy()[place]
     columns["flags"] = _flagged(rows["flags"].combine_chunks(), CUT_TEXT, cut)
@@ -224,17 +222,21 @@ def as_rows(table: pa.Table) -> Iterator[Mapping[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _decided(raw: np.ndarray, decisions: Decisions) -> tuple[np.ndarray, np.ndarray]:
-    """Calibrated probabilities and label sets, block by block: each fits the cache, and NumPy frees the lock."""
-    probabilities, given = np.empty_like(raw), np.empty(raw.shape, dtype=bool)
+def _decided(raw: Sequence[np.ndarray], place: np.ndarray, decisions: Decisions) -> tuple[np.ndarray, np.ndarray]:
+    """Calibrated probabilities and label sets, (records, labels), from raw probabilities of texts, label by label.
+
+    ``place`` gives each record's text. Block by block, since one fits the cache, and NumPy frees the lock.
+    """
+    shape = (len(place), len(raw))
+    probabilities, given = np.empty(shape, dtype=np.float32, order="F"), np.empty(shape, dtype=bool)
 
     def block(start: int) -> None:
         rows = slice(start, start + _BLOCK)
-        probabilities[rows] = decisions.calibrate(raw[rows])
-        given[rows] = decisions.decide(probabilities[rows])
+        probabilities[rows] = calibrated = decisions.calibrate(np.stack([one[place[rows]] for one in raw], axis=1))
+        given[rows] = decisions.decide(calibrated)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(block, range(0, len(raw), _BLOCK)))
+        list(pool.map(block, range(0, len(place), _BLOCK)))
     return probabilities, given
 
 
@@ -243,9 +245,10 @@ def _label_columns(given: np.ndarray) -> dict[str, pa.Array]:
     taxonomy = load_taxonomy()
     columns: dict[str, pa.Array] = {"in_scope": pa.array(given.any(axis=1))}
     for axis in taxonomy.axes:
-        part = given[:, taxonomy.columns[axis.name]]
-        offsets = np.concatenate([[0], np.cumsum(part.sum(axis=1))])
-        labels = pa.array(list(axis.labels)).take(pa.array(np.nonzero(part)[1]))
+        # One search over flat memory is several times as fast as one over rows and columns.
+        row, label = np.divmod(np.flatnonzero(given[:, taxonomy.columns[axis.name]]), len(axis.labels))
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(given)))])
+        labels = pa.array(list(axis.labels)).take(pa.array(label))
         columns[axis.name] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), labels)
     return columns
 
