@@ -96,7 +96,7 @@ def inputs_until(ledger: Mapping[str, LedgerEntry], moment: str) -> frozenset[st
         ) from None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
-    return frozenset(one.name for one in ledger.values() if datetime.fromisoformat(one.finished) < when)
+    return frozenset(one.name for one in ledger.values() if one.since < when)
 
 
 def changes_since(library: Library, decisions: Decisions, moment: str) -> pa.Table:

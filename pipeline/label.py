@@ -325,6 +325,7 @@ class _Run:
         seconds = time.monotonic() - started
         latest = max((entry.order[1] for entry in self.ledger.values() if not entry.order[0]), default=0)
         models = before.models if before and not found.token else ()
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
         entry = LedgerEntry(
             name=one.name,
             source=one.path.name,
@@ -334,11 +335,12 @@ class _Run:
             text_version=TEXT_VERSION,
             counts=counts,
             seconds=round(seconds, 3),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            finished=finished,
             models=tuple(dict.fromkeys((*models, fingerprint))),
             format=found.format,
             size=found.size,
             mtime_ns=found.mtime_ns,
+            arrived=before.since.isoformat() if before and before.md5 == found.md5 else finished,
         )
         self.library.write_ledger(entry)
         self.ledger[one.name] = entry

@@ -81,8 +81,8 @@ class LedgerEntry:
     """One input that is done.
 
     ``order`` sorts inputs from old to new; ``models`` are fingerprints that have seen it. ``format`` is what it was
-    read as; ``size`` in bytes and ``mtime_ns`` let a later run trust ``md5`` without reading the file. Entries of older
-    versions lack these three.
+    read as; ``size`` in bytes and ``mtime_ns`` let a later run trust ``md5`` without reading the file. ``arrived`` is
+    when these contents were first done, whatever models came later. Entries of older versions lack these four.
     """
 
     name: str
@@ -98,6 +98,12 @@ class LedgerEntry:
     format: str = ""
     size: int = 0
     mtime_ns: int = 0
+    arrived: str = ""
+
+    @property
+    def since(self) -> datetime:
+        """The moment from which the library has had these contents."""
+        return datetime.fromisoformat(self.arrived or self.finished)
 
 
 def input_name(path: Path) -> str:
@@ -398,7 +404,7 @@ def _entry(path: Path) -> LedgerEntry:
     entry = _ledger_format().validate_json(path.read_bytes())
     if entry.name != path.stem:
         raise ValueError(f"the entry of “{entry.name}”")
-    if datetime.fromisoformat(entry.finished).tzinfo is None:
+    if datetime.fromisoformat(entry.finished).tzinfo is None or entry.since.tzinfo is None:
         raise ValueError("a moment without time zone")
     return entry
 

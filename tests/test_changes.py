@@ -1,6 +1,7 @@
 """The stream of labels: the view, what changed since a moment, formats, and the judge that decides without torch."""
 
 import csv
+import gzip
 import json
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from pipeline.view import Decisions
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 FIRST, SECOND = SAMPLE / "pubmed99n0001.xml", SAMPLE / "pubmed99n0002.xml.gz"
+SECOND_AS_FIRST = gzip.decompress(SECOND.read_bytes())
 TAXONOMY = load_taxonomy()
 AXES = [axis.name for axis in TAXONOMY.axes]
 DECISIONS = Decisions(
@@ -130,6 +132,20 @@ def test_moments(library):
         inputs_until(ledger, "pubmed26n0004")
     with pytest.raises(ConfigError, match=r"a date \(2026-11-20\) or an input"):
         inputs_until(ledger, "yesterday")
+
+
+def test_to_be_labelled_again_is_not_to_arrive(predictor, tmp_path):
+    """Nothing is new for having been done a second time; another content of a file is."""
+    source = tmp_path / FIRST.name
+    source.write_bytes(FIRST.read_bytes())
+    library, old = Library.open(tmp_path / "library", create=True), "2026-01-01T00:00:00+00:00"
+    label([source], predictor, library.folder)
+    library.write_ledger(replace(library.ledger()["pubmed99n0001"], finished=old, arrived=""))  # of an older version
+    for contents, had in ((FIRST.read_bytes(), {"pubmed99n0001"}), (SECOND_AS_FIRST, set())):
+        source.write_bytes(contents)
+        label([source], predictor, library.folder, force=True)
+        assert library.ledger()["pubmed99n0001"].finished > old
+        assert inputs_until(library.ledger(), "2026-01-02") == had
 
 
 def test_ids_of_own_files_are_compared_within_their_file(library):

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from pipeline.cluster import RayBackend
 from pipeline.errors import ConfigError, InputError, ModelError, OutputError
@@ -60,6 +61,9 @@ def same(one, other):
     assert files == {path.relative_to(other) for path in other.rglob("*.parquet")}
     for path in files:
         ours, theirs = pq.read_table(one / path), pq.read_table(other / path)
+        if torch.backends.mkl.is_available():  # the same bits with any number of threads
+            assert ours.equals(theirs), path
+            continue
         exact = [name for name in ours.column_names if not name.startswith("p_")]
         assert ours.select(exact).equals(theirs.select(exact)), path
         for name in set(ours.column_names) - set(exact):
