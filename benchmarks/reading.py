@@ -290,7 +290,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if wanted & {"readers", "memory"}:
-            records, part = (8_000, 2_000) if quick else (30_000, 30_000)
+            records, part = (8_000, 8_000) if quick else (30_000, 30_000)
             python = parser_python(chosen.pubmed_parser_python)
             found |= compare_readers(folder, records, part, 3, python)
         if "cores" in wanted:

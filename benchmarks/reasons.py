@@ -1,6 +1,6 @@
 """Reasons: what they cost beside plain labelling, and how often the sentence holds a term of the rules for its label.
 
-    python benchmarks/reasons.py [--model hepatag-mini] [--records 100] [--threads 1] [FILE.jsonl]
+    python benchmarks/reasons.py [--model hepatag-mini] [--records 100] [--skip 0] [--threads 1] [FILE.jsonl]
 
 A term of the rules for a label is any place where the lexicon finds a concept that names it: its own (modalities,
 immunotherapy), a treatment of the combination, or a concept on the axis's subject that adds points to the label in
@@ -76,12 +76,13 @@ def main():
     options.add_argument("file", nargs="?", type=Path, default=TEST if TEST.is_file() else SAMPLE)
     options.add_argument("--model", default="hepatag-mini")
     options.add_argument("--records", type=int, default=100, help="drawn at random with a fixed seed")
+    options.add_argument("--skip", type=int, default=0, help="leave out as many of those drawn first")
     options.add_argument("--threads", type=int, default=1)
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     predictor = Predictor.from_folder(arguments.model, "cpu")
     records = [example.record for example in read_examples([arguments.file])]
-    drawn = np.random.default_rng(0).permutation(len(records))[: arguments.records]
+    drawn = np.random.default_rng(0).permutation(len(records))[arguments.skip :][: arguments.records]
     records = [records[number] for number in sorted(drawn)]
     predictor.predict_proba(records[:4])
 

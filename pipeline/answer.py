@@ -18,7 +18,7 @@ from pipeline.curation import Key
 from pipeline.errors import InputError
 from pipeline.plaintext import read_text
 from pipeline.readers import detect_format, read
-from pipeline.reasons import ABSTRACT, TITLE, Reason
+from pipeline.reasons import ABSTRACT, CARRIES, TITLE, Reason
 from pipeline.records import Entry, Record
 from pipeline.shards import Library, stored_record
 from pipeline.taxonomy import load_taxonomy
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 Place = tuple[str, int, int]
 """Where a sentence stands: title or abstract, start, end."""
 PMID = re.compile(r"\d{1,9}", re.ASCII)
-CARRIES = 0.05
-"""A smaller drop is not shown as a reason: then several sentences carry the label, and the text stays sure without any
-one of them."""
 AT_ONCE = 100
 """Texts that are answered, or records of a file that are explained without being named."""
 STYLES = ("black on bright_yellow", "black on bright_cyan", "black on bright_green", "black on bright_magenta")

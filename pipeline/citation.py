@@ -27,8 +27,11 @@ from pipeline.records import (
 
 _YEAR = re.compile(r"(?<!\d)(?:1[5-9]|20)\d\d(?!\d)")
 _TRUNCATED = re.compile(r"\s*\(?\bABSTRACT TRUNCATED(?: AT \w+ \w+)?\b\)?\.?\s*", re.IGNORECASE)
-_NO_CHARACTER = re.compile(r"[\0-\x08\x0e-\x1b\x7f\ud800-\udfff]")
+_NO_CHARACTER = re.compile(r"[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _LANGUAGES = {"en": "eng", "english": "eng"}
+MAX_TEXT_CHARACTERS = 1_000_000
+"""A record with more in title and abstract is rejected: no abstract has a tenth of it."""
+_TOO_LONG = "expected a title and an abstract of at most {:,} characters, found {:,}"
 _NO_TITLE = {"in process citation", "not available", "no title available"}
 
 
@@ -38,7 +41,7 @@ def entries_of(element: etree._Element, source: str, place: str) -> Iterator[Ent
         for item in element.findall("PMID"):
             pmid = positive(_text(item))
             if pmid:
-                yield Deletion(pmid, positive(item.get("Version")) or 1)
+                yield Deletion(pmid, _version(item.get("Version")))
             else:
                 yield Reject(source, place, f"expected a PMID to delete, found “{_text(item)[:40]}”")
         return
@@ -60,6 +63,9 @@ def entries_of(element: etree._Element, source: str, place: str) -> Iterator[Ent
     if not title and not abstract:
         yield Reject(source, f"{place} (PMID {pmid})", "expected a title or an abstract, found neither")
         return
+    if (length := _length(title, abstract)) > MAX_TEXT_CHARACTERS:
+        yield Reject(source, f"{place} (PMID {pmid})", _TOO_LONG.format(MAX_TEXT_CHARACTERS, length))
+        return
     types_at = "PublicationType" if book else "PublicationTypeList/PublicationType"
     types = tuple(filter(None, map(_text, article.iterfind(types_at))))
     sections, truncated = untruncate(abstract)
@@ -79,7 +85,7 @@ def entries_of(element: etree._Element, source: str, place: str) -> Iterator[Ent
         title=title,
         abstract=sections,
         pmid=pmid,
-        version=positive(pmid_node.get("Version")) or 1,
+        version=_version(pmid_node.get("Version")),
         language=language,
         year=_year(element, article),
         journal=_first(article, "Journal/Title", "Journal/ISOAbbreviation", "Book/BookTitle")
@@ -120,6 +126,16 @@ def positive(text: str | None) -> int:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
+def _version(text: str | None) -> int:
+    """PubMed's version of a citation; 1 where there is none, or a number that is none."""
+    number = positive(text)
+    return number if 0 < number < 1_000_000 else 1
+
+
+def _length(title: str, abstract: Sequence[Section]) -> int:
+    return len(title) + sum(len(part.label) + len(part.text) for part in abstract)
+
+
 def _first(node: etree._Element, *paths: str) -> str:
     return next((text for text in (_text(node.find(path)) for path in paths) if text), "")
 
@@ -127,7 +143,10 @@ def _first(node: etree._Element, *paths: str) -> str:
 def plain_title(text: str) -> str:
     """A title without the brackets that PubMed puts around a translated one (``[…].``); empty for its stand-ins."""
     title = text.strip()
-    while match := re.fullmatch(r"\[(.*)\]\.?", title, re.DOTALL):
+    for _ in range(4):  # more pairs are no translation's, and each is a look at every character
+        match = re.fullmatch(r"\[(.*)\]\.?", title, re.DOTALL)
+        if match is None:
+            break
         depth = 0
         for character in match[1]:
             depth += {"[": 1, "]": -1}.get(character, 0)
@@ -215,7 +234,7 @@ def _doi_nodes(element: etree._Element, article: etree._Element) -> Iterator[etr
 def plain_doi(text: str) -> str:
     """A DOI without address or prefix (``10.…``); empty where the text holds none."""
     match = re.search(r"10\.\d{4,9}/\S+", text)
-    return match[0].rstrip(".,;") if match else ""
+    return clean(match[0].rstrip(".,;")) if match else ""
 
 
 def make_record(
@@ -259,19 +278,17 @@ def make_record(
     Raises:
         ValueError: the fields make no record; the message says why.
     """
-    digits = re.fullmatch(r"(?:PMID\s*:?\s*)?(\d{1,15})(?:\.0)?", pmid.strip(), re.IGNORECASE | re.ASCII)
-    if pmid.strip() and (digits is None or not positive(digits[1])):
-        raise ValueError(f"expected a PMID of digits, found “{clean(pmid)[:40]}”")
+    number_of = _pmid_of(pmid)
     sections, truncated = untruncate(
         tuple(Section(clean(part.label).rstrip(":"), clean(part.text)) for part in abstract if clean(part.text))
     )
     title = plain_title(clean(title))
     if not title and not sections:
         raise ValueError("expected a title or an abstract, found neither")
-    codes = [_LANGUAGES.get(code, code) for code in (clean(language).lower() for language in languages) if code]
-    language = "eng" if "eng" in codes else next(iter(codes), "")
+    if (length := _length(title, sections)) > MAX_TEXT_CHARACTERS:
+        raise ValueError(_TOO_LONG.format(MAX_TEXT_CHARACTERS, length))
+    language = _language_of(languages)
     kinds = tuple(filter(None, map(clean, publication_types)))
-    number_of = positive(digits[1]) if digits else None
     flags = (
         (NO_ABSTRACT, not sections),
         (TRUNCATED_SOURCE, truncated),
@@ -283,7 +300,7 @@ def make_record(
         title=title,
         abstract=sections,
         pmid=number_of,
-        version=positive(version) or 1,
+        version=_version(version),
         language=language,
         year=year_in(year),
         journal=clean(journal),
@@ -291,6 +308,21 @@ def make_record(
         publication_types=kinds,
         flags=tuple(flag for flag, holds in flags if holds),
     )
+
+
+def _pmid_of(text: str) -> int | None:
+    """A PMID as a number; ValueError where there is something else."""
+    digits = re.fullmatch(r"(?:PMID\s*:?\s*)?(\d{1,15})(?:\.0)?", text.strip(), re.IGNORECASE | re.ASCII)
+    number = positive(digits[1]) if digits else None
+    if text.strip() and not number:
+        raise ValueError(f"expected a PMID of digits, found “{clean(text)[:40]}”")
+    return number
+
+
+def _language_of(languages: Sequence[str]) -> str:
+    """The code of the article's language: English where it is among them, else the first."""
+    codes = [_LANGUAGES.get(code, code) for code in (clean(language).lower() for language in languages) if code]
+    return "eng" if "eng" in codes else next(iter(codes), "")
 
 
 def clean(text: str) -> str:

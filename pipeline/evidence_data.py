@@ -21,6 +21,7 @@ import yaml
 
 from pipeline.citation import clean
 from pipeline.query import FLAGS
+from pipeline.reasons import CARRIES
 from pipeline.shards import probability_column
 from pipeline.taxonomy import load_taxonomy
 from pipeline.vocabulary import vocabulary
@@ -145,12 +146,12 @@ def _positions(rows: Iterable[Sequence[str] | None]) -> dict[str, list[int]]:
 
 
 def _reasons(rows: Sequence[Sequence[Mapping[str, Any]] | None], titles: Sequence[str]) -> str:
-    """Packed reasons; empty where no paper has any."""
+    """Packed reasons, of labels that a single sentence carries; empty where no paper has any."""
     index, packed = load_taxonomy().index, []
     for title, reasons in zip(titles, rows, strict=False):
         by_sentence: dict[str, list[int]] = {}
         for reason in reasons or ():
-            if (label := index.get(reason["label"])) is not None:
+            if reason["drop"] >= CARRIES and (label := index.get(reason["label"])) is not None:
                 by_sentence.setdefault(clean(reason["sentence"] or ""), []).append(label)
         packed.append([[0 if sentence == title else sentence, labels] for sentence, labels in by_sentence.items()])
     if not any(packed):

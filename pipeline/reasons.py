@@ -25,6 +25,9 @@ from pipeline.shards import Library, input_name, stored_record
 from pipeline.taxonomy import load_taxonomy
 
 TITLE, ABSTRACT = "title", "abstract"
+CARRIES = 0.05
+"""A smaller drop is not shown as a reason: then several sentences carry the label, and the text stays sure without any
+one of them."""
 KEEP_AT_ONCE = 256
 """Records whose reasons are written together: what a stopped run can lose."""
 
