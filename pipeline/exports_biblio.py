@@ -62,9 +62,11 @@ def _ris(paper: Paper) -> Iterator[tuple[str, str]]:
 
 
 def _nbib(paper: Paper) -> Iterator[tuple[str, str]]:
+    doi = f"{paper.doi} [doi]" if paper.doi else ""
     values = (
         ("PMID", _text(paper.pmid)), ("OID", "" if paper.pmid else paper.id), ("DP", _text(paper.year)),
-        ("TI", paper.title), ("LID", f"{paper.doi} [doi]" if paper.doi else ""), ("AB", paper.abstract),
+        # As PubMed, the DOI twice: some readers take it from one of the two alone, Zotero from AID.
+        ("TI", paper.title), ("LID", doi), ("AB", paper.abstract), ("AID", doi),
         ("LA", paper.language), *(("PT", kind) for kind in paper.publication_types), ("JT", paper.journal),
     )  # fmt: skip
     yield from ((tag, value) for tag, value in values if value)
