@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test test-oldest check format clean
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -15,11 +15,27 @@ install: .venv/installed
 test: install
 	$(BIN)/python -m pytest
 
+# The long part of tests/abuse: 20,000 mutated inputs or HEPATAG_ABUSE=N, and gzip bombs of 2 GB.
+abuse: install
+	HEPATAG_ABUSE=$${HEPATAG_ABUSE:-20000} $(BIN)/python -m pytest tests/abuse
+
 check: install
 	$(BIN)/ruff check pipeline tests benchmarks
 	$(BIN)/ruff format --check pipeline tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/pydoclint --quiet pipeline
+	$(BIN)/python .ci/audit.py
+
+# The oldest direct dependencies that pyproject.toml allows, resolved by uv. torch keeps its pin: older ones may bring CUDA.
+test-oldest:
+	$(PYTHON) -m venv build/oldest
+	build/oldest/bin/python -m pip install --quiet uv
+	grep '^torch==' constraints.txt > build/oldest/torch.txt
+	build/oldest/bin/uv pip compile --quiet --no-header --no-annotate --resolution lowest-direct --extra dev \
+	  --override build/oldest/torch.txt pyproject.toml | grep -v -E '^(nvidia|cuda|triton)' > build/oldest/lowest.txt
+	build/oldest/bin/python -m pip install --quiet --no-deps --requirement build/oldest/lowest.txt
+	build/oldest/bin/python -m pip install --quiet --no-deps --editable .
+	build/oldest/bin/python -m pytest
 
 format: install
 	$(BIN)/ruff check --fix pipeline tests benchmarks

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.api import Labeller, Result
+from pipeline.citation import printable
 from pipeline.curation import Key
 from pipeline.errors import InputError
 from pipeline.plaintext import read_text
@@ -169,7 +170,7 @@ def render_answers(results: Iterable[Result], console: Console) -> None:
         _near_misses(result, console)
         for place, position in number.items():
             sentence = next(reason.sentence for reason in result.reasons if _place(reason) == place)
-            console.print(Text.assemble((f"[{position}]", _style(position)), f" {sentence}"))
+            console.print(Text.assemble((f"[{position}]", _style(position)), f" {printable(sentence)}"))
         console.print()
     console.print(WHAT_IS_SHOWN, style="dim", highlight=False)
 
@@ -217,9 +218,9 @@ def _kept(key: Key, text: tuple[str, str]) -> Record:
 def _heading(result: Result, console: Console, title: Text | None = None) -> None:
     from rich.text import Text
 
-    console.print(title if title else Text(result.title or "(no title)"), style="bold")
+    console.print(title if title else Text(printable(result.title) or "(no title)"), style="bold")
     flags = f" · {', '.join(result.flags)}" if result.flags else ""
-    pmid = f"PMID {result.record.pmid}" if result.record.pmid else result.id
+    pmid = f"PMID {result.record.pmid}" if result.record.pmid else printable(result.id)
     scope = "in scope" if result.in_scope else "out of scope: no label"
     console.print(Text(f"{pmid} · {scope}{flags}", "dim"))
 
@@ -255,6 +256,7 @@ def _marked(text: str, part: str, number: Mapping[Place, int]) -> Text:
     """``text`` with its carrying sentences styled and followed by their number, which stands without colours too."""
     from rich.text import Text
 
+    text = printable(text)
     marked, position = Text(), 0
     for (where, start, end), place in number.items():
         if where == part:

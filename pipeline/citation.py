@@ -328,3 +328,8 @@ def _language_of(languages: Sequence[str]) -> str:
 def clean(text: str) -> str:
     """Text on one line, with what is no character (control codes, lone surrogates) replaced."""
     return " ".join(_NO_CHARACTER.sub("\ufffd", text).split())
+
+
+def printable(text: str | None) -> str:
+    """Text of the same length that cannot steer a terminal: what is no printable character becomes a space."""
+    return "".join(one if one.isprintable() else " " for one in text or "")

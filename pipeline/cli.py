@@ -81,8 +81,16 @@ FETCH = (cli_fetch.mirror, cli_fetch.fetch)
 LIBRARY = (cli_library.label, cli_library.show, cli_status.status, cli_status.verify, cli_status.labels)
 READ = (cli_read.query, cli_read.export, cli_read.digest, cli_map.map, cli_explain.explain)
 CURATE = (cli_curate.queue, cli_curate.adopt, cli_curate.agree, cli_curate.audit)
-MODELS = (cli_models.train, cli_models.pretrain, cli_models.evaluate, cli_models.ui)
-RUNS = (cli_runs.runs, cli_runs.compare, cli_runs.reproduce, cli_runs.sync, cli_runs.register, cli_runs.promote)
+MODELS = (cli_models.train, cli_models.pretrain, cli_models.optimize, cli_models.evaluate, cli_models.ui)
+RUNS = (
+    cli_runs.sweep,
+    cli_runs.runs,
+    cli_runs.compare,
+    cli_runs.reproduce,
+    cli_runs.sync,
+    cli_runs.register,
+    cli_runs.promote,
+)
 PANELS = (
     ("Label and keep", LIBRARY),
     ("Read and search", READ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +47,20 @@ def label(
     reasons: Annotated[
         bool, typer.Option("--reasons", help="Also find the sentence that carries each label (about ten times slower).")
     ] = False,
+    track: Annotated[
+        bool | None,
+        typer.Option(
+            "--track/--no-track", help="Record the run in MLflow.", show_default="where MLFLOW_TRACKING_URI is set"
+        ),
+    ] = None,
     device: Device = "auto",
+    backend: Annotated[
+        str, typer.Option(help="torch, onnx, openvino, or auto: the fastest that hepatag optimize made files for.")
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cores that the model uses, less those that read.", show_default="all"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Label files and keep the results as Parquet.
@@ -63,6 +77,7 @@ def label(
     from pipeline import plan as planning
     from pipeline.cluster import RayBackend
     from pipeline.errors import ConfigError
+    from pipeline.labelling_run import tell
     from pipeline.lazy import LazyPredictor
     from pipeline.readers import FORMATS
     from pipeline.workers import usable_cores
@@ -81,13 +96,18 @@ def label(
     found = planning.find_inputs(inputs)  # a slip in a path shows before anything else
     console = errors()
     predictor = LazyPredictor(
-        model, device, lambda loaded: console.print(f"Model runs on {loaded.device.name}", highlight=False)
+        model,
+        device,
+        lambda loaded: console.print(f"Model runs on {loaded.place}", highlight=False),
+        backend=_runtime(backend, ray),
+        threads=threads,
     )
     console.print(f"Model {predictor.name} ({predictor.fingerprint})", highlight=False)
     if dry_run:
         for one in planning.dry_run(inputs, predictor.fingerprint, out, format=input_format, gate=gate, force=force):
             typer.echo(f"{one.path}: {one.error or one.state}")
         return
+    started = datetime.now(UTC)
     with LabelProgress(console) as report:
         done = labelling.label(
             inputs,
@@ -120,8 +140,19 @@ def label(
             f"{done.waiting:,} records of earlier inputs wait for this model: label those inputs with it too.",
             highlight=False,
         )
+    told = tell(done, out, predictor.judge.of_run([predictor.fingerprint]), model=model, started=started, track=track)
+    console.print(escaped("\n".join(told)), highlight=False, soft_wrap=True, end="\n" if told else "")
     if done.failed:
         raise typer.Exit(SOME_FAILED if len(done.failed) < len(done.files) else BAD_INPUT)
+
+
+def _runtime(backend: str, ray: str | None) -> str:
+    """The backend to use: on a cluster torch, since its nodes need not have the same files."""
+    from pipeline.errors import ConfigError
+
+    if ray and backend not in ("auto", "torch"):
+        raise ConfigError(f"Expected --backend torch with --ray, found {backend}; nodes run models with torch.")
+    return "torch" if ray else backend
 
 
 def _answers(inputs: list[Path], text: str | None, out: Path | None, model: str, device: str, *, as_json: bool) -> bool:

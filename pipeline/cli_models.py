@@ -1,4 +1,4 @@
-"""Commands that make and judge models: train, pretrain, evaluate, ui."""
+"""Commands that make and judge models: train, pretrain, optimize, evaluate, ui."""
 
 from __future__ import annotations
 
@@ -84,6 +84,32 @@ def pretrain(
         f"{done.token_loss:.2f}, CLS loss {done.cls_loss:.2f}; {duration(done.seconds)}.",
         highlight=False,
     )
+
+
+def optimize(
+    model: Annotated[str, typer.Option("--model", "-m", help="A model folder.")] = "hepatag-mini",
+    calibration: Annotated[
+        list[Path] | None, typer.Option("--calibration", "-c", help="Labelled JSONL; without it nothing is quantized.")
+    ] = None,
+) -> None:
+    """Make a model fast on CPUs: export it for ONNX Runtime and OpenVINO, and quantize it.
+
+    Keeps a quantized file only if its labels on the calibration set are nearly those of the model. Writes into
+    `optimized/` beside the model; `hepatag label` then uses it.
+
+    Example: `hepatag optimize --model runs/mini --calibration data/sample/dev.jsonl`
+    """
+    from pipeline import optimize as optimizing
+
+    console = errors()
+    done = optimizing.optimize(
+        model, calibration or (), say=lambda text: console.print(f"{escaped(text)} …", highlight=False)
+    )
+    for one in done.files:
+        typer.echo(optimizing.summary(one))
+    for text in done.refused:
+        typer.echo(text)
+    console.print(f"{done.folder}: {len(done.files)} files.", highlight=False, soft_wrap=True)
 
 
 def evaluate(

@@ -145,6 +145,7 @@ def _stdout() -> Any:
 
 def _print_papers(library: Path, parsed: Query, *, as_json: bool, limit: int | None) -> None:
     from pipeline import search
+    from pipeline.citation import printable
     from pipeline.taxonomy import load_taxonomy
 
     axes = [axis.name for axis in load_taxonomy().axes]
@@ -162,7 +163,10 @@ def _print_papers(library: Path, parsed: Query, *, as_json: bool, limit: int | N
     for row in shown:
         labels = " · ".join(label for axis in axes for label in row[axis]) or "out of scope"
         listing.add_row(
-            escaped(row["id"]), str(row["year"] or "–"), escaped(_printable(row["title"]) or "(no title)"), labels
+            escaped(printable(row["id"])),
+            str(row["year"] or "–"),
+            escaped(printable(row["title"]) or "(no title)"),
+            labels,
         )
     console = Console()
     if shown:
@@ -195,9 +199,11 @@ def _print_sql(table: pa.Table, *, as_json: bool, as_csv: bool, count: bool, lim
         from rich.console import Console
         from rich.table import Table
 
+        from pipeline.citation import printable
+
         listing = Table(*map(escaped, table.column_names), box=None, pad_edge=False)
         for row in rows:
-            listing.add_row(*(escaped(_printable(str(_cell(value)))) for value in row.values()))
+            listing.add_row(*(escaped(printable(str(_cell(value)))) for value in row.values()))
         console = Console()
         console.print(listing)
         rest = f", {len(rows):,} shown" if len(rows) < total else ""
@@ -208,8 +214,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, list):
         return "; ".join(map(str, value))
     return "" if value is None else value
-
-
-def _printable(text: str | None) -> str:
-    """Text that cannot steer a terminal."""
-    return "".join(one if one.isprintable() else " " for one in text or "")

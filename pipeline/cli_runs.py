@@ -1,4 +1,4 @@
-"""Commands on recorded runs: runs, compare, reproduce, sync; and on registered models: register, promote."""
+"""Commands on recorded runs: sweep, runs, compare, reproduce, sync; and on registered models: register, promote."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.terminal import SOME_FAILED, AsJson, Device, errors, escaped
+from pipeline.terminal import SOME_FAILED, AsJson, Device, TrainProgress, errors, escaped
 
 Uri = Annotated[
     str | None,
@@ -16,6 +16,43 @@ Uri = Annotated[
 ]
 Which = Annotated[str, typer.Argument(metavar="RUN", help="A run: its identifier, its name, or the start of one.")]
 Name = Annotated[str, typer.Option(help="Name of the registered model.")]
+
+
+def sweep(
+    config: Annotated[Path, typer.Argument(help="A sweep's config such as configs/sweep.yaml.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Overrides of the sweep or of its training config.", metavar="[KEY=VALUE]..."),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all.", show_default="the config's")] = None,
+    device: Device = "auto",
+) -> None:
+    """Search for the best settings of a training config, each trial a run below one parent in MLflow.
+
+    Writes the best settings as a config for `hepatag train`. Killed or stopped, the same command goes on; with more
+    `--trials` a finished sweep goes on too. Needs the extra hepatag[sweep].
+
+    Example: `hepatag sweep configs/sweep.yaml --trials 12 training.epochs=2`
+    """
+    from pipeline.sweep import sweep as search
+
+    console = errors()
+    with TrainProgress(console) as report:
+        done = search(
+            config,
+            overrides or (),
+            trials=trials,
+            device=device,
+            report=report,
+            say=lambda line: console.print(escaped(line), highlight=False, soft_wrap=True),
+        )
+    given_up = sum(one.pruned for one in done.trials)
+    console.print(
+        f"{len(done.trials)} trials, {given_up} given up; the best is trial {done.best.number} with "
+        f"{done.best.score:.3f} on dev. {done.config}: hepatag train takes it.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def runs(
@@ -40,7 +77,9 @@ def runs(
     from pipeline.tracking_client import connect
     from pipeline.tracking_read import list_runs
 
-    found = show_runs.sort_runs(list_runs(connect(uri), experiment, where), sort)
+    all_runs = list_runs(connect(uri), experiment, where)
+    # Runs of labelling have none of the columns; they are shown where their experiment is asked for.
+    found = show_runs.sort_runs([one for one in all_runs if experiment or not one.is_labelling], sort)
     if as_json:
         typer.echo(json.dumps([show_runs.run_row(run) for run in found[:limit]]))
         return

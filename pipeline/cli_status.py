@@ -94,6 +94,7 @@ def labels(
     if format == "parquet" and out is None:
         raise ConfigError("Expected a file for Parquet, found none; name one with --out.")
     opened, judge = shards.Library.open(library, create=False), Judge.from_folder(model)
+    judge = judge.of_run(list(dict.fromkeys(one for entry in opened.ledger().values() for one in entry.models)))
     decisions = Decisions(judge.name, judge.fingerprint, judge.calibrate, judge.decide, judge.doubtful)
     if since is not None:
         table = changes.changes_since(opened, decisions, since)

@@ -16,6 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.errors import ConfigError
 
+MAX_CONFIG_CHARACTERS = 64 << 10
+"""A longer file is no config."""
+MAX_CONFIG_DEPTH = 20
+
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 
 
@@ -77,6 +81,8 @@ class TrainingConfig(_Strict):
     """Peak learning rate of AdamW, reached after the warm-up, then falling linearly to zero."""
     head_learning_rate: float | None = Field(None, gt=0, lt=1)
     """Peak learning rate of pooler and classifier where it differs from the rest."""
+    fit_head: bool = False
+    """Before the first step, set the head to the best linear one on the body's states (BERT's kind of head only)."""
     warmup: float = Field(0.06, ge=0, lt=1)
     """Share of all steps over which the learning rate rises."""
     weight_decay: float = Field(0.01, ge=0, lt=1)
@@ -198,17 +204,43 @@ def load_config(kind: type[AnyConfig], path: Path, overrides: Sequence[str] = ()
     if not path.is_file():
         raise ConfigError(f"Expected a config file at {path}, found none; the shipped ones are in configs/.")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        data = _load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Expected a config that can be read at {path}, found: {error.strerror or error}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2026-13-45 is taken for a date
         raise ConfigError(f"Expected YAML in {path}, found something else ({_first_line(error)}); mend it.") from None
     if not isinstance(data, dict):
         raise ConfigError(f"Expected keys and values in {path}, found {type(data).__name__}; see configs/demo.yaml.")
     for override in overrides:
         _apply(data, override)
+    if "\\x00" in repr(data):
+        raise ConfigError(f"Expected text without NUL in {path}, found one; no path may hold it: correct it.")
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_sentence(error, kind, path)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, a few lines of which stand for more than any memory holds, and without deep brackets."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        self.depth += 1
+        if isinstance(event, yaml.AliasEvent) or self.depth > MAX_CONFIG_DEPTH:
+            found = f"an alias, *{event.anchor}" if isinstance(event, yaml.AliasEvent) else "too many brackets"
+            raise yaml.composer.ComposerError(None, None, found, event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _load(text: str) -> Any:
+    if len(text) > MAX_CONFIG_CHARACTERS:
+        raise ValueError(f"{len(text):,} characters")
+    return yaml.load(text, _Loader)  # a SafeLoader
 
 
 def differences(config: BaseModel) -> dict[str, Any]:
@@ -233,8 +265,8 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"Expected overrides such as training.epochs=3, found “{override}”; write key=value.")
     try:
-        value = yaml.safe_load(raw) if raw else None
-    except yaml.YAMLError:
+        value = _load(raw) if raw else None
+    except (yaml.YAMLError, ValueError, RecursionError):
         value = raw
     *parents, leaf = key.split(".")
     place = data
@@ -255,7 +287,7 @@ def _sentence(error: ValidationError, kind: type[BaseModel], path: Path) -> str:
         return f"{path}: unknown key “{where}”; expected one of {', '.join(known)}.{more}"
     if first["type"] == "missing":
         return f"{path}: the key “{where}” is missing; add it to the file or as {where}=… on the command line.{more}"
-    found = "" if first["type"] == "value_error" else f", found {first['input']!r}"
+    found = "" if first["type"] == "value_error" else f", found {repr(first['input'])[:200]}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{path}: {where}: {message[0].lower()}{message[1:]}{found}; correct it.{more}"
 

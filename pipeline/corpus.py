@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +24,11 @@ from pipeline.errors import InputError
 from pipeline.records import NO_ABSTRACT, Record, Section
 from pipeline.taxonomy import Taxonomy, load_taxonomy
 
+MAX_LINE_CHARACTERS = 8 << 20
+"""A labelled file with a longer line is refused; memory must not follow the input."""
 SAME_ABSTRACT_CHARS = 200
 """Two records with equal abstracts of at least so many letters and digits are one text, whatever their titles say."""
+_LONE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,8 @@ def _text(row: Mapping[str, Any], field: str, place: str) -> str:
         return ""
     if not isinstance(value, str):
         raise InputError(f"{place}: expected `{field}` as text, found {type(value).__name__}; mend the record.")
+    if _LONE.search(value):
+        raise InputError(f"{place}: expected `{field}` as text, found half a character (\\ud800); mend the record.")
     return value.strip()
 
 
@@ -180,7 +186,9 @@ def _number(row: Mapping[str, Any], field: str, place: str) -> int | None:
         return None
     text = str(value).removesuffix(".0").strip()
     if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) == 0:
-        raise InputError(f"{place}: expected `{field}` as a positive number, found {value!r}; mend the record.")
+        raise InputError(
+            f"{place}: expected `{field}` as a positive number, found {repr(value)[:60]}; mend the record."
+        )
     return int(text)
 
 
@@ -215,7 +223,13 @@ def _json_rows(path: Path, *, compressed: bool) -> Iterator[tuple[str, Any]]:
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8-sig") if compressed else path.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, 1):
+            while line := stream.readline(MAX_LINE_CHARACTERS):
+                number += 1
+                if len(line) == MAX_LINE_CHARACTERS:
+                    raise InputError(
+                        f"{path}:{number}: expected a record of less than {MAX_LINE_CHARACTERS:,} characters, found "
+                        "more; is it a labelled file?"
+                    )
                 if line.strip():
                     yield f"{path}:{number}", json.loads(line)
     except json.JSONDecodeError as error:
@@ -223,10 +237,16 @@ def _json_rows(path: Path, *, compressed: bool) -> Iterator[tuple[str, Any]]:
             f"{path}:{number}: expected a JSON object, found “{line.strip()[:40]}” ({error.msg}); "
             "write one record per line."
         ) from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: expected a whole gzip file, found it damaged ({error}); fetch it again.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected UTF-8 text after line {number}, found other bytes; convert it.") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise InputError(
+            f"{path}:{number}: expected a JSON object of plain values, found: {error}; mend the record."
+        ) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}: expected a whole gzip file, found it damaged ({error}); fetch it again.") from error
+    except OSError as error:
+        raise InputError(f"{path}: expected a file that can be read, found: {error.strerror or error}.") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -235,7 +255,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
     try:
         rows = parquet.read_table(path).to_pylist()
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
         raise InputError(f"{path}: expected a Parquet file, found it damaged; write it again.") from error
     for number, row in enumerate(rows, 1):
         yield f"{path}:{number}", row

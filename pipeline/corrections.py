@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,30 +82,37 @@ def is_correction_file(path: Path) -> bool:
 
 def _from_csv(text: str, path: Path) -> tuple[list[Correction], int]:
     axes = [axis.name for axis in load_taxonomy().axes]
-    header = text.split("\n", 1)[0]
     # A spreadsheet saves with the separator of its country.
-    delimiter = max(",;\t", key=lambda sign: len(next(csv.reader([header], delimiter=sign), [])))
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    names = [name.strip().lower() for name in next(rows, [])]
+    delimiter = max(",;\t", key=re.split("[\r\n]", text, maxsplit=1)[0].count)
+    rows = _rows(text, delimiter, path)
+    names = [name.strip().lower() for name in next(rows, (1, []))[1]]
     missing = [axis for axis in axes if axis not in names]
     if missing or not {"id", "pmid"} & set(names):
         wanted = ", ".join(missing) or "id or pmid"
         raise InputError(f"{path}: expected the columns of hepatag queue, found none called {wanted}; restore them.")
     found, unread = [], 0
-    for cells in rows:
+    for number, cells in rows:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) > len(names):
-            raise InputError(
-                f"{path}:{rows.line_num}: expected {len(names)} fields, found {len(cells)}; check the quotes."
-            )
+            raise InputError(f"{path}:{number}: expected {len(names)} fields, found {len(cells)}; check the quotes.")
         row = {name: _bare(cell) for name, cell in zip(names, cells, strict=False)}
         if REVIEWED in names and row.get(REVIEWED, "").lower() in NOT_READ:
             unread += 1
             continue
         labels = {axis: _split(row.get(axis, "")) for axis in axes}
-        found.append(_correction(row, labels, f"{path}:{rows.line_num}"))
+        found.append(_correction(row, labels, f"{path}:{number}"))
     return found, unread
+
+
+def _rows(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV with the numbers of their last lines."""
+    rows = csv.reader(io.StringIO(text.replace("\0", "\ufffd"), newline=""), delimiter=delimiter)
+    try:
+        for cells in rows:
+            yield rows.line_num, cells
+    except csv.Error as error:
+        raise InputError(f"{path}:{rows.line_num}: expected a row of the table, found: {error}.") from None
 
 
 def _from_json(text: str, path: Path) -> tuple[list[Correction], int]:
@@ -113,6 +120,10 @@ def _from_json(text: str, path: Path) -> tuple[list[Correction], int]:
         tasks = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: expected JSON, found: {error.msg}; export it again.") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise InputError(
+            f"{path}: expected JSON as Label Studio exports it, found: {error}; export it again."
+        ) from None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise InputError(f"{path}: expected a list of tasks as Label Studio exports it, found something else.")
     found, unread = [], 0
@@ -132,24 +143,27 @@ def _from_json(text: str, path: Path) -> tuple[list[Correction], int]:
 
 def _annotation(task: Mapping[str, Any], place: str) -> dict[str, list[str]] | None:
     """The answers of a task's newest annotation that was not skipped; None where there is none."""
-    given = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
-    if not given:
-        return None
-    newest = max(given, key=lambda one: str(one.get("updated_at") or one.get("created_at") or ""))
     answers: dict[str, list[str]] = {}
     try:
+        given = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
+        if not given:
+            return None
+        newest = max(given, key=lambda one: str(one.get("updated_at") or one.get("created_at") or ""))
         for result in newest.get("result") or ():
             if result["type"] == "choices":
-                answers.setdefault(result["from_name"], []).extend(result["value"]["choices"])
-    except (KeyError, TypeError):
+                choices = result["value"]["choices"]
+                if not isinstance(choices, list):  # the letters of a text would count as choices
+                    raise TypeError
+                answers.setdefault(result["from_name"], []).extend(map(str, choices))
+    except (AttributeError, KeyError, TypeError):
         raise InputError(f"{place}: expected results of type “choices”, found others; export it again.") from None
     return answers
 
 
 def _correction(row: Mapping[str, str], labels: Mapping[str, Sequence[str]], place: str) -> Correction:
     pmid = row.get("pmid", "").removesuffix(".0")
-    if pmid and not (pmid.isascii() and pmid.isdigit()):
-        raise LabelError(f"{place}: expected a PMID of digits, found “{pmid}”; restore it.")
+    if pmid and not (pmid.isascii() and pmid.isdigit() and len(pmid) < 16):
+        raise LabelError(f"{place}: expected a PMID of digits, found “{pmid[:40]}”; restore it.")
     return Correction(
         place=place,
         id=row.get("id", "") or pmid,

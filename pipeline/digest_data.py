@@ -162,7 +162,7 @@ def _judge(folder: Path, model: str | None) -> Judge:
     names = pc.unique(pq.read_table(path, columns=["model"])["model"]).to_pylist()
     name, _, expected = (names[0] if names else "").rpartition("@")
     try:
-        judge = Judge.from_folder(model or name)
+        judge = Judge.from_folder(model or name).of_run([expected])
     except ModelError as error:
         raise ModelError(f"{error} The labels in {folder} are by that model; --model names its folder.") from None
     if names and judge.fingerprint != expected:

@@ -9,6 +9,7 @@ HepatagError
 ├── NetworkError   a server gives no usable answer: check the network, try later
 ├── TrackingError  the MLflow store cannot be used: choose another, or none
 └── Interrupted    stopped on request; the message says how to go on
+    └── Pruned     a trial of a sweep that was given up
 
 Every message is one sentence or two: what was expected, what was found, what to do.
 """
@@ -48,3 +49,7 @@ class TrackingError(HepatagError):
 
 class Interrupted(HepatagError):
     """The work was stopped by Ctrl-C or SIGTERM and can be resumed."""
+
+
+class Pruned(Interrupted):
+    """A trial of a sweep was given up, since it fell behind the others."""

@@ -19,7 +19,7 @@ from pipeline import corpus, metrics
 from pipeline.corpus import Example
 from pipeline.doubt import PRECISION, RECALL, DoubtScore, find_doubt, score_doubt
 from pipeline.errors import InputError
-from pipeline.model import record_test
+from pipeline.model_folder import record_test
 from pipeline.predict import Predictor
 from pipeline.records import Record
 from pipeline.taxonomy import load_taxonomy

@@ -24,6 +24,7 @@ from pipeline.config import ModelConfig, TrainingConfig
 from pipeline.corpus import Example, label_matrix
 from pipeline.decision import decide, fit_rule
 from pipeline.device import Device
+from pipeline.head import fit_head
 from pipeline.quiet import quiet_transformers
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import encode, hints_of, model_text, opinions_in, vary
@@ -118,16 +119,6 @@ def make_loss(settings: TrainingConfig, truth: np.ndarray) -> Callable[..., torc
     return asymmetric if settings.loss == "asymmetric" else weighted
 
 
-def prepare_head(network: Any, truth: np.ndarray) -> None:
-    """Start a fresh classifier at the label frequencies of ``truth`` (records, labels): no step is spent on them."""
-    frequency = np.clip(truth.mean(axis=0), 0.5 / len(truth), 1 - 0.5 / len(truth))
-    head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
-    if head.bias.any():
-        return  # trained before: the base is a model of hepatag
-    with torch.no_grad():
-        head.bias.copy_(torch.tensor(np.log(frequency / (1 - frequency)), dtype=torch.float32))
-
-
 def dev_scores(truth: np.ndarray, probabilities: np.ndarray, opinions: np.ndarray | None) -> dict[str, float]:
     """Micro- and macro-F1 on dev, decided as the finished model would (`decision.fit_rule`) with a rule fitted on dev.
 
@@ -166,6 +157,8 @@ def fit(
     """
     texts = TrainingTexts(train, tokenizer, model, scores)
     texts.augment = settings
+    if settings.fit_head and not resume:
+        fit_head(network.to(device.kind), *_by_length(texts, _Collator(tokenizer.pad_token_id), device), texts.truth)
     watch = _Watch(texts, report, settings)
     steps_per_epoch = -(-len(train) // (settings.batch_size * settings.accumulate))
     every = max(1, steps_per_epoch // settings.evaluations_per_epoch)
@@ -225,6 +218,17 @@ def fit(
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = time.monotonic() - started
     return Fitted(network.cpu(), watch.history, watch.rate, seconds, watch.interrupted)
+
+
+def _by_length(
+    texts: TrainingTexts, collate: Callable[..., dict[str, torch.Tensor]], device: Device, size: int = 16
+) -> tuple[list[dict[str, torch.Tensor]], list[list[int]]]:
+    """Training texts in batches of like length, and which texts each holds."""
+    items = [texts[position] for position in range(len(texts))]
+    order = sorted(range(len(items)), key=lambda position: len(items[position]["input_ids"]))
+    rows = [order[start : start + size] for start in range(0, len(order), size)]
+    batches = [collate([items[position] for position in one]) for one in rows]
+    return [{name: tensor.to(device.kind) for name, tensor in batch.items()} for batch in batches], rows
 
 
 def seconds_per_text(

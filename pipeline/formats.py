@@ -12,14 +12,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from pipeline.citation import make_record
 from pipeline.errors import InputError
 from pipeline.records import Entry, Record, Reject, Section
 
-MAX_ROW_CHARACTERS = 16 << 20
-"""A longer line of JSONL is rejected; memory must not follow the input."""
+MAX_ROW_CHARACTERS = 8 << 20
+"""A longer line of JSONL or CSV is rejected; memory must not follow the input."""
+MAX_PARTS = 10_000
+"""Sections of an abstract, or items of a list, that a row may hold."""
+MAX_GROUP_BYTES = 512 << 20
+"""Uncompressed bytes of a Parquet file's row group, which is read at once."""
 
 COLUMNS: Mapping[str, str] = {
     alias: name
@@ -38,6 +42,9 @@ COLUMNS: Mapping[str, str] = {
     for alias in aliases.split()
 }
 """Column name in small letters, without spaces and signs that join words → field of the record."""
+
+
+_Sized = TypeVar("_Sized", Sequence[Any], Mapping[Any, Any])
 
 
 def field_of(column: str) -> str | None:
@@ -99,15 +106,17 @@ def read_csv(stream: BinaryIO, source: str) -> Iterator[Entry]:
     """
     text = io.TextIOWrapper(stream, encoding=_encoding(stream), errors="replace", newline="")
     first = text.readline(MAX_ROW_CHARACTERS).replace("\0", "\ufffd")
-    delimiter = delimiter_of(first)
-    lines = (line.replace("\0", "\ufffd") for line in text)
-    header = next(csv.reader([first], delimiter=delimiter), [])
+    try:
+        delimiter = delimiter_of(first)
+        header = next(csv.reader([first], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise InputError(f"{source}: expected a line of column names, found: {error}; mend the first line.") from None
     fields = [field_of(column) for column in header]
     if not {"title", "abstract"} & set(fields):
         raise InputError(
             f"{source}: expected a column “title” or “abstract”, found {', '.join(header)[:200] or 'none'}; rename one."
         )
-    rows = csv.reader(lines, delimiter=delimiter)
+    rows = csv.reader(_Lines(text), delimiter=delimiter)
     number = 0
     while True:
         try:
@@ -128,12 +137,37 @@ def read_csv(stream: BinaryIO, source: str) -> Iterator[Entry]:
         yield row_entry(dict(zip(header, row, strict=False)), source, place, number)
 
 
+class _Lines:
+    """Lines for `csv.reader`, none longer than memory allows: such a line is passed over, with a `csv.Error`."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(MAX_ROW_CHARACTERS)
+        if not line:
+            raise StopIteration
+        if len(line) == MAX_ROW_CHARACTERS and line[-1] not in "\r\n":
+            _pass_line(self._text, "\r\n")
+            raise csv.Error(f"a line of more than {MAX_ROW_CHARACTERS} characters")
+        return line.replace("\0", "\ufffd")
+
+
+def _pass_line(text: io.TextIOWrapper, ends: str) -> None:
+    while (rest := text.readline(MAX_ROW_CHARACTERS)) and rest[-1] not in ends:
+        pass
+
+
 def delimiter_of(header: str) -> str:
     """The sign that splits a header line into the most known column names."""
 
     def known(delimiter: str) -> int:
-        return sum(field_of(column) is not None for column in next(csv.reader([header], delimiter=delimiter), []))
+        return sum(field_of(column) is not None for column in next(csv.reader([first], delimiter=delimiter), []))
 
+    first = re.split("[\r\n]", header, maxsplit=1)[0]
     return max(",\t;|", key=known)
 
 
@@ -151,6 +185,22 @@ def read_parquet(path: Path, source: str) -> Iterator[Entry]:
         InputError: the file is damaged, or no column is a title or an abstract.
     """
     import pyarrow as pa
+
+    number = 0
+    for batch in _batches(path, source):
+        columns = [_column(batch, place) for place in range(batch.num_columns)]
+        for values in zip(*columns, strict=True):
+            number += 1
+            place = f"row {number}"
+            if wrong := next((value for value in values if isinstance(value, pa.ArrowException)), None):
+                yield Reject(source, place, f"expected values that can be read, found: {wrong}")
+            else:
+                yield row_entry(dict(zip(batch.schema.names, values, strict=True)), source, place, number)
+
+
+def _batches(path: Path, source: str) -> Iterator[Any]:
+    """The columns that are fields of a record, some rows at a time."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
@@ -161,13 +211,34 @@ def read_parquet(path: Path, source: str) -> Iterator[Entry]:
                 raise InputError(
                     f"{source}: expected a column “title” or “abstract”, found {', '.join(names)[:200]}; rename one."
                 )
-            number = 0
-            for batch in file.iter_batches(batch_size=1024, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield row_entry(row, source, f"row {number}", number)
+            largest = max((file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)), default=0)
+            if largest > MAX_GROUP_BYTES:
+                raise InputError(
+                    f"{source}: expected row groups of at most {MAX_GROUP_BYTES:,} bytes, found {largest:,}; write the "
+                    "file with smaller ones (row_group_size)."
+                )
+            yield from file.iter_batches(batch_size=256, columns=columns)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: expected a whole Parquet file, found: {error}; write or copy it again.") from error
+
+
+def _column(batch: Any, place: int) -> list[Any]:
+    """A column's values; in place of one that Python cannot hold (a date in the year 99999) an error."""
+    import pyarrow as pa
+
+    try:
+        return batch.column(place).to_pylist()
+    except (ValueError, OverflowError, KeyError, pa.ArrowException):
+        return [_value(value) for value in batch.column(place)]
+
+
+def _value(value: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError, KeyError, pa.ArrowException) as error:
+        return pa.ArrowInvalid(str(error))
 
 
 def _encoding(stream: BinaryIO) -> str:
@@ -181,8 +252,7 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, str | None]]:
     while line := text.readline(MAX_ROW_CHARACTERS):
         number += 1
         if len(line) == MAX_ROW_CHARACTERS and not line.endswith("\n"):
-            while (rest := text.readline(MAX_ROW_CHARACTERS)) and not rest.endswith("\n"):
-                pass
+            _pass_line(text, "\n")
             yield number, None
         else:
             yield number, line
@@ -226,15 +296,25 @@ def _plain(value: Any) -> str:
 
 def _list(value: Any) -> list[str]:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(item) for item in value]
+        return [_plain(item) for item in _few(value)]
     return [part.strip() for part in re.split(r"[;|]", _plain(value)) if part.strip()]
 
 
-def _sections(value: Any) -> list[Section]:
-    if isinstance(value, Mapping):
-        if set(value) <= {"label", "text"}:
-            return [Section(_plain(value.get("label")), _plain(value.get("text")))]
-        return [Section(str(label), _plain(text)) for label, text in value.items()]
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [section for item in value for section in _sections(item)]
-    return [Section("", _plain(value))]
+def _sections(value: Any, depth: int = 3) -> list[Section]:
+    if depth and isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [section for item in _few(value) for section in _sections(item, depth - 1)]
+    return _part(value)
+
+
+def _part(value: Any) -> list[Section]:
+    if not isinstance(value, Mapping):
+        return [Section("", _plain(value))]
+    if set(value) <= {"label", "text"}:
+        return [Section(_plain(value.get("label")), _plain(value.get("text")))]
+    return [Section(str(label), _plain(text)) for label, text in _few(value).items()]
+
+
+def _few(values: _Sized) -> _Sized:
+    if len(values) > MAX_PARTS:
+        raise ValueError(f"expected at most {MAX_PARTS} parts, found {len(values)}")
+    return values

@@ -106,11 +106,12 @@ _SCREEN = "|".join(
     )
 )
 _ANY_FOREIGN = re.compile(f"{_FOREIGN_ALONE}|{_FOREIGN_LIVER}".encode())
-_MARKUP = re.compile(rb"<!--.*?-->|<!\[cdata\[|\]\]>|<[^>]*>", re.DOTALL)
-_TAG = re.compile(rb"<[^>]*>")
+# None of these looks at a place twice: “<” without “>”, or a comment without end, must not cost its square.
+_MARKUP = re.compile(rb"<!--.*?(?:-->|\Z)|<!\[cdata\[|\]\]>|<[^<>]*>", re.DOTALL)
+_TAG = re.compile(rb"<[^<>]*>")
 _SPECIAL = re.compile(rb"<(?:!|mml:|math)")
 _SECTION = re.compile(
-    rb"<abstracttext(?=[\s>/])(?:[^>]*?\slabel\s*=\s*(?:\"([^\"]*)\"|'([^']*)'))?[^>]*>(\s*</abstracttext)?"
+    rb"<abstracttext(?=[\s>/])(?:[^<>]*?\slabel\s*=\s*(?:\"([^\"<]*)\"|'([^'<]*)'))?[^<>]*>(\s*</abstracttext)?"
 )
 
 
@@ -201,7 +202,7 @@ def _about_liver(low: bytes) -> bool:
 def _plain(low: bytes) -> bytes:
     """The text of a title and an abstract as a parse gives it, in small letters and on one line."""
     if low[14:15] == b"[":  # the brackets and the point around a translated title are no part of it
-        low = re.sub(rb"[\].\s]*</articletitle", b" </articletitle", low, count=1)
+        low = re.sub(rb"(?<![\].\s])[\].\s]*</articletitle", b" </articletitle", low, count=1)
     low = _TAG.sub(b"", _SECTION.sub(_label, low.replace(b"</articletitle>", b" ", 1)))
     if b"&" in low:
         low = unescape(low.decode("utf-8", "replace")).encode("utf-8", "replace").lower()

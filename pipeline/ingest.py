@@ -18,7 +18,8 @@ from pipeline.errors import InputError
 from pipeline.gate import GATE_VERSION
 from pipeline.readers import detect_format, read
 from pipeline.records import Deletion, Record, Skipped
-from pipeline.shards import CitationWriter, Counts, LedgerEntry, Library, input_name
+from pipeline.shards import Counts, LedgerEntry, Library, input_name
+from pipeline.staging import CitationWriter
 from pipeline.text import TEXT_VERSION, model_text, text_hash
 
 FRESH_NS = 2_000_000_000

@@ -5,7 +5,8 @@ A view, a list of changes or a map needs no more than this; torch stays unloaded
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import numpy as np
 from pipeline.decision import apply_calibration, decide
 from pipeline.doubt import PRECISION, RECALL
 from pipeline.held_out import HeldOut, doubtful_labels, read_held_out
-from pipeline.model import ModelCard, find, fingerprint, read_card
+from pipeline.model_folder import ModelCard, find, fingerprint, read_card
+from pipeline.optimized import base_fingerprint
 from pipeline.taxonomy import load_taxonomy
 
 
@@ -59,6 +61,13 @@ class Judge:
             offset=calibration[:, 1],
             held_out=read_held_out(folder),
         )
+
+    def of_run(self, fingerprints: Collection[str]) -> Judge:
+        """The judge of what one of these fingerprints labelled, should that be a quantized file of this model."""
+        if self.fingerprint in fingerprints:
+            return self
+        found = [one for one in fingerprints if base_fingerprint(one) == self.fingerprint]
+        return replace(self, fingerprint=found[-1]) if found else self
 
     def calibrate(self, raw: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float32, same shape as ``raw`` (n, labels)."""

@@ -33,7 +33,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from pipeline.errors import InputError, Interrupted, OutputError
+from pipeline.errors import InputError, Interrupted
+from pipeline.files import writing
 from pipeline.ingest import Ingested, ReadTask
 from pipeline.lock import hold
 from pipeline.plan import DONE, Planned, find_inputs, plan
@@ -142,7 +143,7 @@ def label(
     new = not out.exists()
     library = Library.open(out, create=True)
     results = []
-    with _writing(out), hold(out), _stoppable(), _swept(library):
+    with writing(out, lambda: "run the same command again"), hold(out), _stoppable(), _swept(library):
         ledger = library.ledger()
         planned = plan(paths, ledger, predictor.fingerprint, format=format, gate=gate, force=force)
         idle = all(one.state == DONE for one in planned)
@@ -163,17 +164,6 @@ def label(
             )
         view = _finish(library, predictor, ledger, results, jsonl=jsonl, reasons=reasons, report=report)
     return Labelled(results, out / VIEW, view.in_scope, view.out_of_scope, view.waiting)
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"Expected to write results to {out}, found: {error.strerror or error}; free or choose another place, then "
-            "run the same command again."
-        ) from None
 
 
 @contextmanager
@@ -325,7 +315,7 @@ class _Run:
         seconds = time.monotonic() - started
         latest = max((entry.order[1] for entry in self.ledger.values() if not entry.order[0]), default=0)
         models = before.models if before and not found.token else ()
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        finished = self._moment()
         entry = LedgerEntry(
             name=one.name,
             source=one.path.name,
@@ -353,6 +343,12 @@ class _Run:
             self.library.write_ledger(entry)
             self.ledger[one.name] = entry
         return FileResult(str(one.path), before.counts, time.monotonic() - started, skipped=True)
+
+    def _moment(self) -> str:
+        """Now, and never before what the ledger has: a clock that went back would hide papers from ``--since``."""
+        now = datetime.now(UTC)
+        known = (datetime.fromisoformat(entry.finished) for entry in self.ledger.values())
+        return max(now, max(known, default=now)).isoformat(timespec="seconds")
 
     def _new_texts(self, shard: Path) -> tuple[list[str], int]:
         """Distinct text hashes of a shard that the model has not seen, known from now on; and how many rows had one."""

@@ -33,7 +33,7 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise OutputError(f"Expected no other run on {folder}, found {_holder(path)}; wait for it to end.") from None
+        raise OutputError(f"Expected no other run on {folder}, found {_named(path)}; wait for it to end.") from None
     try:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield
@@ -41,9 +41,32 @@ def hold(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _holder(path: Path) -> str:
+def holder(folder: Path) -> str:
+    """Who holds the lock of a folder.
+
+    Args:
+        folder: the library folder.
+
+    Returns:
+        The process and its machine, in words; empty where nobody holds it, or where it cannot be asked for.
+    """
+    from filelock import FileLock, Timeout
+
+    path = folder / LOCK
+    if not path.exists():
+        return ""
+    try:
+        with FileLock(path, blocking=False):
+            return ""
+    except Timeout:
+        return _named(path)
+    except OSError:  # a folder that cannot be written has no writer
+        return ""
+
+
+def _named(path: Path) -> str:
     """Who holds a lock, in words; where the file cannot be read while it is locked, no more than that somebody does."""
     try:
-        return path.read_text(encoding="utf-8").strip() or "one"
+        return path.read_text(encoding="utf-8").strip() or "another process"
     except OSError:
-        return "one"
+        return "another process"

@@ -8,64 +8,27 @@ labelling cannot disagree.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import registry
 from pipeline.doubt import Band
-from pipeline.errors import ModelError
+from pipeline.errors import HepatagError, ModelError
+from pipeline.files import replacing_folder
 from pipeline.held_out import HeldOut, fit_band_of, read_held_out
 from pipeline.model_files import CARD_NAME
+from pipeline.model_folder import ModelCard, find, fingerprint, read_card, write_card
 from pipeline.quiet import quiet_transformers
 from pipeline.taxonomy import load_taxonomy
-from pipeline.text import TEXT_VERSION, hint_tokens
+from pipeline.text import hint_tokens
 
-DEFAULT_MODEL = "hepatag-mini"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
-
-
-class TrainingData(BaseModel):
-    """What a model learned from: file names (no folders), number of records and their common digest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    files: tuple[str, ...]
-    records: int
-    digest: str
-
-
-class ModelCard(BaseModel):
-    """Contents of ``hepatag.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    format: int = 1
-    scheme_version: int
-    text_version: str
-    hints: bool
-    max_length: int = Field(ge=16, le=8192)
-    thresholds: dict[str, float]
-    """Per label, on calibrated probabilities; strictly between 0 and 1."""
-    opinion_weights: dict[str, float]
-    """Per axis, how much the keyword rules' log-odds count beside the network's; 0 without hints."""
-    calibration: dict[str, tuple[float, float]]
-    """Per label slope and offset on the logit: calibrated logit = slope × logit + offset."""
-    base_model: str
-    training_data: TrainingData
-    versions: dict[str, str]
-    dev_metrics: dict[str, float]
-    test_metrics: dict[str, float] = {}
-    """Scores on a set that was used for no choice, entered by `hepatag evaluate --record`."""
-    seed: int
-    created: str
+_FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True)
@@ -167,128 +130,18 @@ def add_hint_tokens(network: Any, tokenizer: Any) -> None:
 
 def save(network: Any, tokenizer: Any, card: ModelCard, readme: str, folder: Path, *, half: bool) -> None:
     """Write a model folder: into a temporary folder beside it first, then renamed. ``half`` stores float16 weights."""
-    import shutil
-
     import torch
 
-    partial = folder.with_name(folder.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with quiet_transformers():
+    with replacing_folder(folder) as partial, quiet_transformers():
         if half:
             network = network.half()
         network.save_pretrained(partial)
         if half:
             network.to(torch.float32)
         tokenizer.save_pretrained(partial)
-    for written in partial.iterdir():
-        written.chmod(0o644)  # safetensors come out readable by their owner alone
-    write_card(partial, card, readme)
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
-
-
-def write_card(folder: Path, card: ModelCard, readme: str) -> None:
-    """Replace the card and the README of a model folder, each in one step."""
-    for name, text in ((CARD_NAME, card.model_dump_json(indent=1) + "\n"), ("README.md", readme)):
-        partial = folder / (name + ".part")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
-
-
-def record_test(folder: Path, scores: dict[str, float]) -> None:
-    """Enter scores on a test set into a model's card; whoever shows labels shows them beside."""
-    card = read_card(folder).model_copy(update={"test_metrics": scores})
-    partial = folder / (CARD_NAME + ".part")
-    partial.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / CARD_NAME)
-
-
-def find(name: str) -> Path:
-    """The folder of a model.
-
-    Args:
-        name: a path, the name of a model that ships with hepatag (``hepatag-mini``), or one in MLflow's registry
-            (``models:/hepatag@champion``), which is copied to this machine once.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ModelError: none of these exists.
-        TrackingError: the registry gives no answer.
-    """
-    path = Path(name)
-    if path.is_dir():
-        return path
-    if registry.is_registered(name):
-        return registry.fetch(name)
-    for place in (Path("data/models"), Path(str(files("pipeline"))).parent / "data" / "models"):
-        if (place / name).is_dir():
-            return place / name
-    raise ModelError(
-        f"Expected a model folder at “{name}”, found none; give the output folder of hepatag train, or run from a "
-        "checkout of hepatag, which holds data/models/hepatag-mini."
-    )
-
-
-def read_card(folder: Path) -> ModelCard:
-    """Check a model folder without loading its weights.
-
-    Args:
-        folder: the model folder.
-
-    Returns:
-        Its card.
-
-    Raises:
-        ModelError: no ``hepatag.json``, another scheme or text version, labels or thresholds that do not fit, pickled
-            weights, or code of its own.
-    """
-    path = folder / CARD_NAME
-    if not path.is_file():
-        raise ModelError(
-            f"Expected {CARD_NAME} in {folder}, found none: not a model of hepatag; choose the output folder of "
-            "hepatag train."
-        )
-    try:
-        card = ModelCard.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ModelError(f"{path}: {where}: {first['msg']}; train the model again with this version.") from None
-    taxonomy = load_taxonomy()
-    if card.scheme_version != taxonomy.version:
-        raise ModelError(
-            f"Expected a model of label scheme version {taxonomy.version}, found version {card.scheme_version} in "
-            f"{path}; train again or use the hepatag version that made it."
-        )
-    if card.text_version != TEXT_VERSION:
-        raise ModelError(
-            f"Expected a model of text version {TEXT_VERSION}, found {card.text_version} in {path}; train again or "
-            "use the hepatag version that made it."
-        )
-    for name, table in (("thresholds", card.thresholds), ("calibration", card.calibration)):
-        if set(table) != set(taxonomy.names):
-            raise ModelError(
-                f"Expected {name} for the {len(taxonomy.names)} labels of the scheme in {path}, found "
-                f"{len(table)} that differ; train the model again."
-            )
-    if set(card.opinion_weights) != set(taxonomy.columns) or not all(
-        0 <= w <= 3 for w in card.opinion_weights.values()
-    ):
-        raise ModelError(
-            f"Expected an opinion weight from 0 to 3 for each axis in {path}, found others; restore the file or train "
-            "again."
-        )
-    if bad := [name for name, value in card.thresholds.items() if not 0 < value < 1]:
-        raise ModelError(
-            f"Expected thresholds between 0 and 1 in {path}, found {card.thresholds[bad[0]]} for {bad[0]};"
-            " restore the file or train again."
-        )
-    _check_weights(folder)
-    return card
+        for written in partial.iterdir():
+            written.chmod(0o644)  # safetensors come out readable by their owner alone
+        write_card(partial, card, readme)
 
 
 def load(name: str) -> LoadedModel:
@@ -309,6 +162,7 @@ def load(name: str) -> LoadedModel:
     card = read_card(folder)
     taxonomy = load_taxonomy()
     with quiet_transformers(), _sentence_for(str(folder)):
+        _check_tensors(folder)
         tokenizer = _load_tokenizer(str(folder), None)
         network, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -340,16 +194,6 @@ def load(name: str) -> LoadedModel:
     )
 
 
-def fingerprint(folder: Path, card: ModelCard) -> str:
-    """Twelve hexadecimal digits over weights, tokenizer, text version, hints, opinion weights and length."""
-    settings = (card.text_version, card.hints, card.max_length, sorted(card.opinion_weights.items()))
-    digest = hashlib.sha256(repr(settings).encode())
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        with (folder / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:12]
-
-
 def _check_loaded(folder: Path, card: ModelCard, network: Any, tokenizer: Any) -> None:
     """Refuse weights and tokenizers that do not belong together, or to the scheme."""
     taxonomy = load_taxonomy()
@@ -365,13 +209,48 @@ def _check_loaded(folder: Path, card: ModelCard, network: Any, tokenizer: Any) -
             "tokenizer is another model's: restore the folder or train again."
         )
     rows = network.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
+    if tokens > rows:
         raise ModelError(
-            f"Expected a tokenizer of at most {rows} tokens in {folder}, found {len(tokenizer)}; it is "
+            f"Expected a tokenizer of at most {rows} tokens in {folder}, found {tokens}; it is "
             "another model's: restore the folder or train again."
+        )
+    positions = getattr(network.config, "max_position_embeddings", None) or card.max_length
+    if card.max_length > positions:
+        raise ModelError(
+            f"Expected a max_length of at most {positions}, the positions of the model in {folder}, found "
+            f"{card.max_length}; restore {CARD_NAME}."
         )
     if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
         raise ModelError(f"Expected finite weights in {folder}, found NaN or infinity; train the model again.")
+
+
+def _check_tensors(folder: Path) -> None:
+    """Refuse weights that are no floating-point numbers, or of other sizes than the settings say.
+
+    transformers takes any numbers for weights, and makes room by the settings before it looks at them.
+    """
+    from safetensors import safe_open
+
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    sizes: set[int] = set()
+    positions = False
+    with safe_open(folder / "model.safetensors", "numpy") as file:
+        for name in file.keys():  # noqa: SIM118  # no mapping
+            kind = file.get_slice(name).get_dtype()
+            sizes.update(file.get_slice(name).get_shape())
+            positions = positions or "position_embeddings" in name
+            if kind not in _FLOATS and not name.endswith("_ids"):
+                raise ModelError(
+                    f"Expected weights of floating-point numbers in {folder / 'model.safetensors'}, found {kind} for "
+                    f"{name[:80]}; restore the file or train again."
+                )
+    for key in ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"):
+        if (key != "max_position_embeddings" or positions) and settings.get(key, 0) not in {*sizes, 0}:
+            raise ModelError(
+                f"Expected weights of the sizes that {folder / 'config.json'} says, found none for {key} = "
+                f"{str(settings[key])[:40]}; restore the folder or train again."
+            )
 
 
 def _load_tokenizer(name: str, revision: str | None) -> Any:
@@ -380,35 +259,17 @@ def _load_tokenizer(name: str, revision: str | None) -> Any:
     return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
 
 
-def _check_weights(folder: Path) -> None:
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
-        raise ModelError(
-            f"Expected weights as safetensors in {folder}, found {pickles[0]}, which can hold code; "
-            "convert it to safetensors and remove it."
-        )
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ModelError(f"Expected {name} in {folder}, found none; copy the whole folder or train again.")
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ModelError(f"Expected JSON in {folder / 'config.json'}, found something else; restore it.") from None
-    if "auto_map" in settings:
-        raise ModelError(
-            f"Expected a stock architecture in {folder}, found code of its own (auto_map); hepatag runs "
-            "no code from a model folder: use another model."
-        )
-
-
 @contextmanager
 def _sentence_for(name: str) -> Iterator[None]:
     """Turn what the loaders raise into one sentence."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, SafetensorError, RuntimeError, KeyError) as error:
+    except HepatagError:
+        raise
+    except BaseException as error:
+        # Settings made for it raise any of Python's errors, and a panic of the tokenizers' Rust derives from none.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if Path(name).is_dir():
             remedy = "restore the folder (config.json, model.safetensors, tokenizer.json) or choose another"

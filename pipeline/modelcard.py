@@ -11,8 +11,8 @@ from pipeline.config import TrainConfig
 from pipeline.corpus import Example
 from pipeline.decision import Rule
 from pipeline.metrics import GroupScore, Report
-from pipeline.model import ModelCard, TrainingData
 from pipeline.model_files import folder_digest
+from pipeline.model_folder import ModelCard, TrainingData
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import TEXT_VERSION
 

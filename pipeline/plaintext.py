@@ -15,8 +15,10 @@ from pipeline.citation import make_record
 from pipeline.errors import InputError
 from pipeline.records import Entry, Reject, Section
 
-MAX_TEXT_CHARACTERS = 64 << 20
+MAX_TEXT_CHARACTERS = 32 << 20
 """A text file is looked at as a whole, up to this size."""
+MAX_RECORD_CHARACTERS = 4 << 20
+"""A longer record of MEDLINE is rejected; memory must not follow the input."""
 
 NBIB_FIELD = re.compile(r"([A-Z][A-Z0-9]{1,3}) {0,2}- ?(.*)")
 """A field of MEDLINE: tag, dash, value; continuation lines begin with spaces."""
@@ -25,9 +27,10 @@ _CITATION = re.compile(r"(?:(\d+)\. )?\S.{1,150}?\.\s+(?:1[89]|20)\d\d\b(?=[^.]*
 _JOURNAL_LINE = re.compile(r"\.?\s*(?:1[89]|20)\d\d [A-Z][a-z]{2}\b.*[;:]")
 _ID_LINE = re.compile(r"(?:PMID|PMCID|DOI|Free PMC article|Full text links|Epub|Affiliations?)\b", re.IGNORECASE)
 _PMID = re.compile(r"\bPMID\s*:?\s*(\d{1,9})\b")
-_AUTHORS = re.compile(
-    r"(?:[^\W\d_][\w'’.\- ]{0,40}\s?[\d(),*† ]*,\s*){1,}[^\W\d_][\w'’.\- ]{0,40}\s?[\d(), *†]*\.?(?: et al\.?)?"
-)
+# Names, each with marks of affiliations and a comma behind; no part tries again, which would take for ever on a line
+# made for it.
+_NAME = r"[^\W\d_][\w'’.\- ]{0,40}+"
+_AUTHORS = re.compile(rf"(?:{_NAME}[\d()*†\s]*+,[\d(),*†\s]*+){{1,}}+{_NAME}[\d(), *†]*+\.?(?: et al\.?)?")
 _ASIDE = re.compile(
     r"(?:Author information|Collaborators?|Comment (?:in|on)|Update (?:in|of)|Erratum (?:in|for)|Republished"
     r"|Retract\w+ (?:in|of)|Keywords?|Key words|MeSH terms|Substances|Publication types?|Conflicts? of interest"
@@ -54,29 +57,44 @@ _FOREIGN_LETTERS = re.compile(r"[\u0370-\u1fff\u3040-\u9fff\uac00-\ud7af]")
 
 def read_nbib(stream: BinaryIO, source: str) -> Iterator[Entry]:
     """MEDLINE (nbib): a record begins with ``PMID-`` or after an empty line."""
-    fields: list[tuple[str, str]] = []
-    number = 0
-    begin = 1
-    for line_number, line in enumerate(_text_of(stream), 1):
-        line = line.rstrip("\r\n")
+    fields: list[tuple[str, list[str]]] = []
+    number, begin, size = 0, 1, 0
+    for line_number, line in _lines_of(_text_of(stream)):
         match = NBIB_FIELD.fullmatch(line)
         if fields and (not line.strip() or (match and match[1] == "PMID")):
             number += 1
-            yield _nbib_entry(fields, source, f"line {begin}", number)
-            fields = []
+            yield _nbib_entry(fields, size, source, f"line {begin}", number)
+            fields, size = [], 0
+        if match or (fields and line.startswith(" ")):
+            size += len(line) + 64  # of a short line the list takes more than the text
         if match:
             begin = begin if fields else line_number
-            fields.append((match[1], match[2]))
+            if not fields or size <= MAX_RECORD_CHARACTERS:
+                fields.append((match[1], [match[2]]))
         elif line.strip() and fields and line.startswith(" "):
-            tag, value = fields[-1]
-            fields[-1] = (tag, f"{value} {line.strip()}")
+            if size <= MAX_RECORD_CHARACTERS:
+                fields[-1][1].append(line.strip())
         elif line.strip():
             yield Reject(source, f"line {line_number}", "expected a MEDLINE field (“TI  - …”), found other text")
     if fields:
-        yield _nbib_entry(fields, source, f"line {begin}", number + 1)
+        yield _nbib_entry(fields, size, source, f"line {begin}", number + 1)
 
 
-def _nbib_entry(fields: list[tuple[str, str]], source: str, place: str, number: int) -> Entry:
+def _lines_of(text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers; a part of one counts as a line where it is longer than a record may be."""
+    number, whole = 1, True
+    while line := text.readline(MAX_RECORD_CHARACTERS):
+        # What goes on after the cut must not pass for a field of its own.
+        yield number, line.rstrip("\r\n") if whole else f" {line.rstrip()}"
+        whole = line.endswith("\n")
+        number += whole
+
+
+def _nbib_entry(lines: list[tuple[str, list[str]]], size: int, source: str, place: str, number: int) -> Entry:
+    if size > MAX_RECORD_CHARACTERS:
+        return Reject(source, place, f"expected a record of at most {MAX_RECORD_CHARACTERS:,} characters, found more")
+    fields = [(tag, " ".join(parts)) for tag, parts in lines]
+
     def first(*tags: str) -> str:
         return next((value for tag in tags for name, value in fields if name == tag and value.strip()), "")
 

@@ -2,42 +2,66 @@
 
 Texts are sorted by length within a window and packed into batches of at most ``token_budget`` tokens, padding
 included, so that short texts do not wait for long ones and no batch outgrows the cache. Results come back in the
-order of the input and do not depend on the batch a text falls in (up to float rounding, 1e-5).
+order of the input and do not depend on the batch a text falls in (up to float rounding, 1e-5). What multiplies is a
+runner of `backends`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from pipeline.backends import Runner, lacks_memory, make_runner
 from pipeline.decision import apply_calibration, decide, pool_opinions
 from pipeline.device import Device, choose_device
 from pipeline.doubt import PRECISION, RECALL
+from pipeline.errors import ConfigError
 from pipeline.held_out import doubtful_labels
 from pipeline.model import LoadedModel, ModelCard, load
+from pipeline.optimized import TORCH, Choice, choose
 from pipeline.records import Record
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import encode, model_text, opinions_in
 
-TOKEN_BUDGET = {"cpu": 4_096, "mps": 16_384, "cuda": 65_536}
-"""Tokens of a batch, padding included. On CPU a batch of this size stays in the cache."""
 WINDOW = 2_048
-"""Texts sorted by length together."""
+"""Texts sorted by length together; while the model works on a window, the next is tokenized."""
+
+_log = logging.getLogger(__name__)
 
 
 class Predictor:
     """A model on a device.
 
-    ``name`` and ``fingerprint`` are the model's. Use `predict_proba` on records; `raw_proba` on model texts gives
-    what the library of shards keeps: probabilities before calibration.
+    ``name`` and ``fingerprint`` are the model's; that of a quantized file differs from that of its model, as its
+    probabilities do. Use `predict_proba` on records; `raw_proba` on model texts gives what the library of shards keeps:
+    probabilities before calibration.
     """
 
-    def __init__(self, model: LoadedModel, device: Device, *, token_budget: int | None = None) -> None:
+    def __init__(
+        self, model: LoadedModel, device: Device, *, token_budget: int | None = None, choice: Choice = TORCH
+    ) -> None:
         self.model, self.device = model, device
-        self.name, self.fingerprint = model.name, model.fingerprint
-        self.token_budget = token_budget or TOKEN_BUDGET[device.kind]
-        model.network.to(device.kind)
+        self.runner: Runner = make_runner(choice, model.network, model.tokenizer.pad_token_id, device)
+        self.name, self.fingerprint = model.name, model.fingerprint + choice.suffix
+        self.token_budget = token_budget or self.runner.token_budget
+        self._short = False
+
+    @property
+    def place(self) -> str:
+        """What runs the model, for people: ``CPU (2 threads), onnx int8``."""
+        return f"{self.device.name}, {self.runner.choice.title}"
+
+    @property
+    def threads(self) -> int:
+        """Cores that the model uses on a CPU."""
+        return self.runner.threads
+
+    def use_threads(self, count: int) -> None:
+        """Use ``count`` cores from the next batch on."""
+        self.runner.use_threads(count)
 
     @property
     def card(self) -> ModelCard:
@@ -50,21 +74,24 @@ class Predictor:
         return self.model.thresholds
 
     @classmethod
-    def from_folder(cls, name: str, device: str = "auto") -> Predictor:
+    def from_folder(cls, name: str, device: str = "auto", backend: str = "torch") -> Predictor:
         """Load a model onto a device.
 
         Args:
             name: a model folder, or the name of a shipped model.
             device: auto, cpu, cuda or mps.
+            backend: torch, onnx, openvino or auto (`optimized.choose`).
 
         Returns:
             The predictor.
 
         Raises:
-            ModelError: the folder cannot be used.
-            ConfigError: the device is not there.
+            ModelError: the folder cannot be used, or has no file for the backend.
+            ConfigError: the device or the backend is not there.
         """
-        return cls(load(name), choose_device(device))
+        model, place = load(name), choose_device(device)
+        choice = choose(backend, model.folder, model.fingerprint, on_cpu=place.kind == "cpu")
+        return cls(model, place, choice=choice)
 
     def texts(self, records: Sequence[Record]) -> list[str]:
         """The model texts of records, as this model was trained on."""
@@ -81,25 +108,16 @@ class Predictor:
 
         Returns:
             Probabilities float32 (texts, labels) and a bool vector (texts,): the text was longer than the model reads.
-        """
-        import torch
 
+        Raises:
+            ConfigError: the device lacks the memory for a single text.
+        """
         probabilities = np.empty((len(texts), len(load_taxonomy().names)), dtype=np.float32)
         cut = np.zeros(len(texts), dtype=bool)
-        for start in range(0, len(texts), WINDOW):
-            ids, cut_here = encode(self.model.tokenizer, texts[start : start + WINDOW], self.model.card.max_length)
+        for start, ids, cut_here in self._encoded(texts):
             cut[start : start + WINDOW] = cut_here
-            for positions in pack([len(one) for one in ids], self.token_budget):
-                with (
-                    torch.inference_mode(),
-                    torch.autocast(
-                        self.device.kind, torch.bfloat16, enabled=self.device.kind == "cuda" and self.device.bf16
-                    ),
-                ):
-                    batch = self._pad([ids[position] for position in positions])
-                    logits = self.model.network(**batch).logits.float()  # (batch, labels)
-                rows = [start + position for position in positions]
-                probabilities[rows] = torch.sigmoid(logits).cpu().numpy()
+            for positions, found in self._batches(ids):
+                probabilities[[start + position for position in positions]] = found
                 if on_batch:
                     on_batch(len(positions))
         if self.model.opinion_weights.any():
@@ -130,14 +148,56 @@ class Predictor:
         """
         return doubtful_labels(self.model.held_out, self.thresholds, probabilities, given, RECALL, PRECISION)
 
-    def _pad(self, ids: list[list[int]]) -> dict[str, object]:
+    def _encoded(self, texts: Sequence[str]) -> Iterator[tuple[int, list[list[int]], list[bool]]]:
+        """Windows of token ids: where each starts, its ids, and which texts were cut; one is made ahead."""
+        tokenizer, length = self.model.tokenizer, self.model.card.max_length
+        with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as ahead:
+
+            def submit(start: int) -> Future[tuple[list[list[int]], list[bool]]]:
+                return ahead.submit(encode, tokenizer, texts[start : start + WINDOW], length)
+
+            following = submit(0)
+            for start in range(0, len(texts), WINDOW):
+                ids, cut = following.result()
+                if start + WINDOW < len(texts):
+                    following = submit(start + WINDOW)
+                yield start, ids, cut
+
+    def _batches(self, ids: list[list[int]]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Positions of texts and their probabilities, batch after batch; in smaller ones where memory runs out."""
+        left = list(range(len(ids)))
+        while left:
+            done: set[int] = set()
+            for chosen in pack([len(ids[position]) for position in left], self.token_budget):
+                positions = [left[one] for one in chosen]
+                try:
+                    found = self.runner.probabilities([ids[position] for position in positions])
+                except Exception as error:
+                    if not lacks_memory(error):
+                        raise
+                    found = None
+                if found is None:  # outside of except, where the failed batch would still hold its memory
+                    self._halve([len(ids[position]) for position in positions])
+                    break
+                yield positions, found
+                done.update(positions)
+            left = [position for position in left if position not in done]
+
+    def _halve(self, lengths: Sequence[int]) -> None:
+        """Take half of what was too much; says so once, however often it must be halved."""
         import torch
 
-        width = max(len(one) for one in ids)
-        pad = self.model.tokenizer.pad_token_id
-        input_ids = torch.tensor([one + [pad] * (width - len(one)) for one in ids])  # (batch, width)
-        mask = torch.tensor([[1] * len(one) + [0] * (width - len(one)) for one in ids])
-        return {"input_ids": input_ids.to(self.device.kind), "attention_mask": mask.to(self.device.kind)}
+        if self.device.kind == "cuda":
+            torch.cuda.empty_cache()
+        if len(lengths) == 1:
+            raise ConfigError(
+                f"Expected memory on {self.device.name} for a text of {lengths[0]} tokens, found too little; free "
+                "some, or use --device cpu."
+            )
+        self.token_budget = min(self.token_budget, max(lengths) * len(lengths)) // 2
+        if not self._short:
+            _log.warning("Memory of %s is short: going on with smaller batches.", self.device.name)
+        self._short = True
 
 
 def pack(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

@@ -19,7 +19,8 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallba
 
 from pipeline import corpus
 from pipeline.config import PretrainConfig
-from pipeline.device import choose_device
-from pipeline.errors import InputError, OutputError
+from pipeline.device import Device, choose_device
+from pipeline.errors import InputError, Interrupted, OutputError
+from pipeline.files import replacing_folder, writing
 from pipeline.fitting import Progress, last_checkpoint
 from pipeline.quiet import quiet_transformers
 from pipeline.readers import read
@@ -78,70 +80,108 @@ def pretrain(
 
     Raises:
         InputError: a file cannot be read, or no text on the liver is left.
-        OutputError: the output folder exists, or there is nothing to resume.
+        OutputError: the output folder exists, there is nothing to resume, or nothing can be written.
+        Interrupted: ended by Ctrl-C; the message says how to go on.
     """
-    from transformers import AutoModel, AutoTokenizer, set_seed
+    from transformers import set_seed
 
     chosen, checkpoints = choose_device(device), settings.output.with_name(settings.output.name + ".checkpoints")
-    if settings.output.exists():
-        raise OutputError(f"Expected no folder at {settings.output}, found one; remove it or choose another output.")
-    found = last_checkpoint(checkpoints)
-    if resume and not found:
-        raise OutputError(f"Expected a checkpoint in {checkpoints}, found none; run without --resume.")
+    found = _check_output(settings.output, checkpoints, resume)
     texts = select_texts(settings)
     set_seed(settings.seed)
-    fitted_base = checkpoints / "vocabulary"
-    with quiet_transformers():
-        fit_vocabulary(
-            texts, settings.base_model, settings.revision, fitted_base, new_words=settings.new_words,
-            min_count=settings.min_count,
-        )  # fmt: skip
-        tokenizer = AutoTokenizer.from_pretrained(fitted_base)
-        bert = AutoModel.from_pretrained(
-            fitted_base, attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0, dtype="float32"
+    started, watch = time.monotonic(), _Losses(report)
+    with writing(settings.output.parent, lambda: _how_to_go_on(checkpoints)), _interruptible(checkpoints):
+        bert, tokenizer = _fitted_base(settings, texts, checkpoints / "vocabulary")
+        trainer = _PretrainingTrainer(
+            PretrainingModel(bert, settings.latent_dimensions, settings.cls_weight),
+            _arguments(settings, chosen, checkpoints),
+            train_dataset=_training_items(settings, texts, tokenizer),
+            data_collator=_MaskingCollator(tokenizer, settings.masked),
+            callbacks=[watch],
         )
-    vectors = latent_vectors(texts, settings.latent_dimensions, settings.seed)
-    network = PretrainingModel(bert, settings.latent_dimensions, settings.cls_weight)
-    ids = tokenizer(texts, truncation=True, max_length=settings.max_length)["input_ids"]
-    watch = _Losses(report)
-    trainer = _PretrainingTrainer(
-        network,
-        TrainingArguments(
-            output_dir=str(checkpoints),
-            max_steps=settings.steps,
-            per_device_train_batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            warmup_steps=max(1, settings.steps // 16),
-            weight_decay=0.01,
-            logging_steps=20,
-            save_steps=200,
-            save_total_limit=1,
-            use_cpu=chosen.kind == "cpu",
-            bf16=chosen.bf16,
-            report_to="none",
-            remove_unused_columns=False,
-            train_sampling_strategy="group_by_length",
-            disable_tqdm=True,
-            seed=settings.seed,
-        ),
-        train_dataset=[{"input_ids": one, "latent": vector} for one, vector in zip(ids, vectors, strict=True)],
-        data_collator=_MaskingCollator(tokenizer, settings.masked),
-        callbacks=[watch],
-    )
-    trainer.callback_handler.callbacks = [
-        one for one in trainer.callback_handler.callbacks if type(one).__name__ != "PrinterCallback"
-    ]
-    started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(found) if resume else None)
-    bert.config.hidden_dropout_prob = 0.1
-    with quiet_transformers():
-        partial = settings.output.with_name(settings.output.name + ".part")
-        bert.cpu().save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    partial.rename(settings.output)
+        trainer.callback_handler.callbacks = [
+            one for one in trainer.callback_handler.callbacks if type(one).__name__ != "PrinterCallback"
+        ]
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
+        bert.config.hidden_dropout_prob = 0.1
+        with replacing_folder(settings.output) as partial, quiet_transformers():
+            bert.cpu().save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
     shutil.rmtree(checkpoints)
     return Pretrained(
         settings.output, len(texts), len(tokenizer), watch.token_loss, watch.cls_loss, time.monotonic() - started
+    )
+
+
+def _check_output(output: Path, checkpoints: Path, resume: bool) -> Path | None:
+    """Check the output folder; returns the checkpoint to resume from, or None."""
+    if output.exists():
+        raise OutputError(f"Expected no folder at {output}, found one; remove it or choose another output.")
+    found = last_checkpoint(checkpoints)
+    if resume and not found:
+        raise OutputError(f"Expected a checkpoint in {checkpoints}, found none; run without --resume.")
+    if found and not resume:
+        raise OutputError(
+            f"Expected no unfinished run, found one in {checkpoints}; add --resume to go on with it, or remove that "
+            "folder to start afresh."
+        )
+    return found
+
+
+def _how_to_go_on(checkpoints: Path) -> str:
+    kept = last_checkpoint(checkpoints)
+    return f"run the same command with --resume to go on from {kept.name}" if kept else "run the same command again"
+
+
+@contextmanager
+def _interruptible(checkpoints: Path) -> Iterator[None]:
+    """Say how to go on after Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"Stopped on request; {_how_to_go_on(checkpoints)}.") from None
+
+
+def _fitted_base(settings: PretrainConfig, texts: Sequence[str], folder: Path) -> tuple[Any, Any]:
+    """The base model with a vocabulary that fits the texts, and its tokenizer; both are kept in ``folder``."""
+    from transformers import AutoModel, AutoTokenizer
+
+    with quiet_transformers():
+        fit_vocabulary(
+            texts, settings.base_model, settings.revision, folder, new_words=settings.new_words,
+            min_count=settings.min_count,
+        )  # fmt: skip
+        bert = AutoModel.from_pretrained(
+            folder, attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0, dtype="float32"
+        )
+        return bert, AutoTokenizer.from_pretrained(folder)
+
+
+def _training_items(settings: PretrainConfig, texts: Sequence[str], tokenizer: Any) -> list[dict[str, Any]]:
+    """Each text as token ids and latent vector (dimensions,)."""
+    vectors = latent_vectors(texts, settings.latent_dimensions, settings.seed)
+    ids = tokenizer(list(texts), truncation=True, max_length=settings.max_length)["input_ids"]
+    return [{"input_ids": one, "latent": vector} for one, vector in zip(ids, vectors, strict=True)]
+
+
+def _arguments(settings: PretrainConfig, device: Device, checkpoints: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=max(1, settings.steps // 16),
+        weight_decay=0.01,
+        logging_steps=20,
+        save_steps=200,
+        save_total_limit=1,
+        use_cpu=device.kind == "cpu",
+        bf16=device.bf16,
+        report_to="none",
+        remove_unused_columns=False,
+        train_sampling_strategy="group_by_length",
+        disable_tqdm=True,
+        seed=settings.seed,
     )
 
 
@@ -243,11 +283,41 @@ def fit_vocabulary(
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    old = tokenizer.get_vocab()
+    kept, added = _choose_tokens(texts, tokenizer, new_words, min_count)
+    vocabulary = {token: index for index, token in enumerate([*kept, *added])}
+    model = AutoModel.from_pretrained(
+        source, revision=revision, use_safetensors=True, trust_remote_code=False, dtype="float32"
+    )
+    weights = model.get_input_embeddings().weight.data  # (old vocabulary, width)
+    rows = [weights[old[token]] for token in kept]
+    rows += [weights[[old[piece] for piece in pieces]].mean(0) for pieces in added.values()]
+    model.resize_token_embeddings(len(vocabulary), mean_resizing=False)
+    model.get_input_embeddings().weight.data = torch.stack(rows)  # (new vocabulary, width)
+    model.config.pad_token_id = vocabulary["[PAD]"]
+    target.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(target)
+    description = _describe(tokenizer, vocabulary)
+    (target / "tokenizer.json").write_text(json.dumps(description, ensure_ascii=False), encoding="utf-8")
+    settings = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": True,
+        "model_max_length": int(model.config.max_position_embeddings),
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")},
+    }
+    (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    return len(vocabulary)
+
+
+def _choose_tokens(
+    texts: Sequence[str], tokenizer: Any, new_words: int, min_count: int
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Old tokens that stay, special ones first, and new words with the pieces that they were."""
     backend = tokenizer.backend_tokenizer
     words: Counter[str] = Counter()
     for text in texts:
         words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text)))
-    pieces = {word: tokenizer.tokenize(word) for word, count in words.items()}
+    pieces = {word: tokenizer.tokenize(word) for word in words}
     saved = {
         word: count * (len(pieces[word]) - 1)
         for word, count in words.items()
@@ -255,15 +325,17 @@ def fit_vocabulary(
     }
     added = sorted(sorted(saved), key=lambda word: -saved[word])[:new_words]
     used = {piece for word in words if word not in set(added) for piece in pieces[word]}
-    old = tokenizer.get_vocab()
-    special = set(tokenizer.all_special_tokens)
+    old, special = tokenizer.get_vocab(), set(tokenizer.all_special_tokens)
     kept = sorted(
         (t for t in old if t in special or t in used or len(t.removeprefix("##")) == 1),
         key=lambda token: (token not in special, old[token]),
     )
-    vocabulary = {token: index for index, token in enumerate([*kept, *added])}
+    return kept, {word: pieces[word] for word in added}
 
-    description = json.loads(backend.to_str())
+
+def _describe(tokenizer: Any, vocabulary: dict[str, int]) -> dict[str, Any]:
+    """The contents of ``tokenizer.json``, for another vocabulary."""
+    description: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     description["model"]["vocab"] = vocabulary
     for token in description["added_tokens"]:
         token["id"] = vocabulary[token["content"]]
@@ -274,27 +346,7 @@ def fit_vocabulary(
             token_text = description["post_processor"][name][0]
             description["post_processor"][name] = [token_text, vocabulary[token_text]]
     description["padding"] = description["truncation"] = None
-
-    model = AutoModel.from_pretrained(
-        source, revision=revision, use_safetensors=True, trust_remote_code=False, dtype="float32"
-    )
-    weights = model.get_input_embeddings().weight.data  # (old vocabulary, width)
-    rows = [weights[old[token]] for token in kept]
-    rows += [weights[[old[piece] for piece in pieces[word]]].mean(0) for word in added]
-    model.resize_token_embeddings(len(vocabulary), mean_resizing=False)
-    model.get_input_embeddings().weight.data = torch.stack(rows)  # (new vocabulary, width)
-    model.config.pad_token_id = vocabulary["[PAD]"]
-    target.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(target)
-    (target / "tokenizer.json").write_text(json.dumps(description, ensure_ascii=False), encoding="utf-8")
-    settings = {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": True,
-        "model_max_length": int(model.config.max_position_embeddings),
-        **{f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")},
-    }
-    (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    return len(vocabulary)
+    return description
 
 
 def latent_vectors(texts: Sequence[str], dimensions: int, seed: int) -> np.ndarray:

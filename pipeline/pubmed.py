@@ -1,8 +1,8 @@
 """PubMed XML, gz or not: one pass over the bytes, split into records by tag, only what may matter parsed.
 
-A file in UTF-8 (all that PubMed gives out) is cut into records without parsing. One in another encoding goes through a
-plain streaming parse. Both ways end in `citation.entries_of`, which reads one parsed element. Nothing is fetched, no
-entity is expanded, and memory stays at a few blocks whatever the file's size.
+A file is cut into records without parsing, one in another encoding than UTF-8 (all that PubMed gives out) after it was
+converted; `citation.entries_of` reads one parsed element. Nothing is fetched, no entity is expanded, and memory stays
+at a few blocks whatever the file's size and whatever a gz file holds.
 """
 
 from __future__ import annotations
@@ -25,13 +25,19 @@ from pipeline.splitting import TAGS, Block, blocks_of, skipped_in, text_bytes, w
 
 BLOCK_BYTES = 1 << 18
 """Bytes read at a time; of a size that the allocator hands out again without new pages."""
-BATCH_RECORDS = 2_000
-"""Records screened together, at least."""
+BATCH_RECORDS, BATCH_BYTES = 2_000, 32 << 20
+"""Records, or bytes, screened together, at least."""
 MAX_RECORD_BYTES = 64 << 20
 """A record larger than this is rejected: no citation comes near, and memory must not follow the input."""
+MAX_PARSED_BYTES = 8 << 20
+"""The same without its lists of persons and references: parsed, a tag of four bytes takes more than a hundred."""
+MAX_SCREENED_BYTES = 1 << 20
+"""A longer text is parsed without being screened."""
 
 _ROOTS = {"PubmedArticleSet", "PubmedBookArticleSet", *TAGS}
 _OPTIONS: dict[str, Any] = {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False}
+_ESCAPES = {"idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"}
+"""What Python calls encodings and is none of a document: it hides tags from whoever looks at the file."""
 _PROLOG = re.compile(
     r"\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE(?P<doctype>(?:\"[^\"]*\"|'[^']*'|[^>\"'\[])*)(?P<subset>\[)?>?", re.DOTALL
 )
@@ -68,11 +74,9 @@ def read_pubmed(
     with open_input(path) as stream:
         head = stream.peek(BLOCK_BYTES)[: 1 << 16]
         encoding, root_tag = _check_head(head, path)
-        if encoding == "utf-8":
-            blocks = blocks_of(stream, path, root_tag, max_record_bytes, block_bytes)
-            elements = _split(blocks, root_tag, screen, gate, max_record_bytes)
-        else:
-            elements = _stream(stream, path)
+        source_bytes = stream if encoding == "utf-8" else io.BufferedReader(_Recoded(stream, encoding, path))
+        blocks = blocks_of(source_bytes, path, root_tag, max_record_bytes, block_bytes)
+        elements = _split(blocks, root_tag, screen, gate, max_record_bytes)
         for number, item in enumerate(elements, 1):
             if isinstance(item, Skipped):
                 yield item
@@ -122,6 +126,36 @@ class _Guarded(io.RawIOBase):
         self._stream.close()
         self._raw.close()  # a gz stream leaves the file below it open
         super().close()
+
+
+class _Recoded(io.RawIOBase):
+    """A binary stream converted to UTF-8; what its encoding cannot mean costs a character."""
+
+    def __init__(self, stream: BinaryIO, encoding: str, path: Path) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+        self._path = path
+        self._waiting = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while not self._waiting:
+            data = self._stream.read(BLOCK_BYTES)
+            try:
+                self._waiting = self._decoder.decode(data, final=not data).encode("utf-8", "replace")
+            except UnicodeError as error:
+                raise InputError(
+                    f"{self._path}: expected text in the encoding that it declares, found other bytes ({error}); save "
+                    "the file as UTF-8."
+                ) from error
+            if not data:
+                break
+        given = self._waiting[: len(buffer)]
+        self._waiting = self._waiting[len(given) :]
+        buffer[: len(given)] = given
+        return len(given)
 
 
 def open_input(path: Path) -> io.BufferedReader:
@@ -180,19 +214,13 @@ def _check_head(head: bytes, path: Path) -> tuple[str, bytes]:
     Raises:
         InputError: no XML, another root than PubMed's, or a DOCTYPE with declarations of its own.
     """
-    encoding = "utf-8"
-    for mark, name in ((codecs.BOM_UTF8, "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if head.startswith(mark):
-            encoding = name
-    for start, name in ((b"<\0?\0", "utf-16-le"), (b"\0<\0?", "utf-16-be")):
-        if head.startswith(start):
-            encoding = name
-    declared = re.match(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)", head.removeprefix(codecs.BOM_UTF8))
-    if declared and encoding == "utf-8":
-        encoding = declared[1].decode("ascii").lower()
+    encoding = _encoding_of(head)
     try:
         text = head.decode(encoding, "ignore").lstrip("\ufeff")
-    except LookupError as error:
+        if codecs.lookup(encoding).name in _ESCAPES:
+            raise LookupError
+        codecs.getincrementaldecoder(encoding)
+    except (LookupError, UnicodeError) as error:
         raise InputError(f"{path}: expected a known encoding, found “{encoding}”; save the file as UTF-8.") from error
     position = 0
     while (match := _PROLOG.match(text, position)) and match.end() > position:
@@ -210,6 +238,23 @@ def _check_head(head: bytes, path: Path) -> tuple[str, bytes]:
         )
     plain = encoding in {"utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii"}
     return ("utf-8" if plain else encoding), root[0].encode()
+
+
+def _encoding_of(head: bytes) -> str:
+    """The encoding that a byte order mark, the first signs or the declaration name; UTF-8 without any."""
+    encoding = "utf-8"
+    for mark, name in ((codecs.BOM_UTF8, "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if head.startswith(mark):
+            encoding = name
+    for start, name in ((b"<\0?\0", "utf-16-le"), (b"\0<\0?", "utf-16-be")):
+        if head.startswith(start):
+            encoding = name
+    declared = re.match(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)", head.removeprefix(codecs.BOM_UTF8))
+    if declared and encoding == "utf-8":
+        encoding = declared[1].decode("ascii").lower()
+        if encoding.startswith(("utf-16", "utf-32", "utf_16", "utf_32", "ucs-", "iso-10646")):
+            encoding = "utf-8"  # the declaration itself could not be read if it were true
+    return encoding
 
 
 def _describe(text: str) -> str:
@@ -244,7 +289,11 @@ def _split(
             if start < 0:
                 yield f"expected a record of at most {limit} bytes, found a larger one"
             elif passes or (skipped := skipped_in(data, start, end)) is None:
-                yield _parse(without_lists(data[start:end]), before, parser)
+                raw = without_lists(data[start:end])
+                if len(raw) > MAX_PARSED_BYTES:
+                    yield f"expected at most {MAX_PARSED_BYTES} bytes beside persons and references, found {len(raw)}"
+                else:
+                    yield _parse(raw, before, parser)
             else:
                 yield skipped
 
@@ -259,13 +308,16 @@ def _passed(
     """
     pieces: list[tuple[bytes, int, int]] = []
     texts: list[bytes] = []
+    size = 0
     gated = screen is not None or gate is not None
 
     def decisions() -> Sequence[bool]:
         if not gated or not texts:
             return [True] * len(pieces)
-        passed = screen(texts) if screen else [True] * len(texts)
-        return [not text or (one and (gate is None or gate(text))) for text, one in zip(texts, passed, strict=True)]
+        # What is long is left to the parse, which has limits of its own.
+        short = [text if len(text) <= MAX_SCREENED_BYTES else b"" for text in texts]
+        passed = screen(short) if screen else [True] * len(texts)
+        return [not text or (one and (gate is None or gate(text))) for text, one in zip(short, passed, strict=True)]
 
     try:
         for data, spans, plain in blocks:
@@ -277,9 +329,10 @@ def _passed(
                     else b""
                     for start, end in spans
                 ]
-            if len(pieces) >= BATCH_RECORDS:
+            size += len(data)
+            if len(pieces) >= BATCH_RECORDS or size >= BATCH_BYTES:
                 yield pieces, decisions()
-                pieces, texts = [], []
+                pieces, texts, size = [], [], 0
     except InputError:
         yield pieces, decisions()
         raise
@@ -290,25 +343,10 @@ def _parse(raw: bytes, before: bytes, parser: etree.XMLParser) -> etree._Element
     try:
         return etree.fromstring(before + raw + b"</r>", parser)[0]
     except etree.XMLSyntaxError as error:
-        reason = str(error)
+        reason = " ".join(str(error).split())
     # Bytes that are no UTF-8 and characters that XML forbids cost a character, not the record.
     mended = re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", raw.decode("utf-8", "replace"))
     try:
         return etree.fromstring(before + mended.encode() + b"</r>", parser)[0]
     except etree.XMLSyntaxError:
         return f"expected well-formed XML, found: {reason}"
-
-
-def _stream(stream: BinaryIO, path: Path) -> Iterator[etree._Element]:
-    """Records of a file in an encoding other than UTF-8, by a plain streaming parse."""
-    try:
-        depth = 0
-        for event, element in etree.iterparse(stream, events=("start", "end"), tag=TAGS, **_OPTIONS):
-            depth += 1 if event == "start" else -1
-            if event == "end" and depth == 0:
-                yield element
-                element.clear()
-                while element.getprevious() is not None and element.getparent() is not None:
-                    del element.getparent()[0]
-    except etree.XMLSyntaxError as error:
-        raise InputError(f"{path}: expected well-formed XML, found: {error}; export or download it again.") from error

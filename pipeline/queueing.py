@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pipeline.curation import Key, read_human, record_key, text_digest
 from pipeline.decision import margins
 from pipeline.errors import ModelError, OutputError
-from pipeline.model import find, read_card
+from pipeline.model_folder import find, read_card
 from pipeline.shards import Library, input_name, probability_column
 from pipeline.taxonomy import Taxonomy, load_taxonomy
 from pipeline.view import current_texts

@@ -44,6 +44,8 @@ def record_result(
         thresholds: threshold per label.
         log_model: keep the model folder with the run.
     """
+    if run.id is None:
+        return  # nobody would see the figures
     taxonomy = load_taxonomy()
     truth = label_matrix(examples, taxonomy)
     if log_model:

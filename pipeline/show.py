@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.citation import printable
 from pipeline.errors import OutputError
 from pipeline.shards import Library
 from pipeline.taxonomy import load_taxonomy
@@ -92,7 +93,8 @@ def render(summary: Summary, console: Console) -> None:
     listing = Table("id", "title", "labels", box=None, pad_edge=False)
     for row in summary.rows:
         labels = [name for axis in summary.counts for name in row[axis]]
-        listing.add_row(row["id"], escape(row["title"] or "(no title)"), " · ".join(labels))
+        title = printable(row["title"]) or "(no title)"
+        listing.add_row(escape(printable(row["id"])), escape(title), " · ".join(labels))
     if summary.rows:
         console.print()
         console.print(listing)

@@ -23,22 +23,27 @@ Spans = list[tuple[int, int]]
 Block = tuple[bytes, Spans, bool]
 """Part of a file, the records in it, and whether it is plain: nothing in it can hide a tag."""
 
+# No pattern may try again from within what it has passed: a file made for it would take hours, or all memory.
 _ASIDE = rb"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>"
+_ATTRIBUTES = rb"(?:\"[^\"<]*+\"|'[^'<]*+'|[^<>\"']++)*+"
 _OPENING = re.compile(
     rb"<(?:PubmedArticle|PubmedBookArticle|DeleteCitation)[\s/>]|<!|<\?|</Pubmed(?:Book)?ArticleSet\s*>"
 )
 _START = re.compile(
-    rb"<(PubmedArticle|PubmedBookArticle|DeleteCitation)(?:[\s/](?:\"[^\"]*\"|'[^']*'|[^>\"'])*)?>"
-    rb"|(</Pubmed(?:Book)?ArticleSet\s*>)|<!DOCTYPE(?:\"[^\"]*\"|'[^']*'|[^>\"'])*>|" + _ASIDE,
+    rb"<(PubmedArticle|PubmedBookArticle|DeleteCitation)(?:[\s/]" + _ATTRIBUTES + rb")?>"
+    rb"|(</Pubmed(?:Book)?ArticleSet\s*>)|<!DOCTYPE" + _ATTRIBUTES + rb">|" + _ASIDE,
     re.DOTALL,
 )
 # Start tags, end tags, what may hide either, and last what is not whole yet.
 _NEST = {
-    tag.encode(): re.compile(rb"<(/?)%s(?:[\s/][^>]*)?>|" % tag.encode() + _ASIDE + rb"|<[!?]", re.DOTALL)
+    tag.encode(): re.compile(rb"<(/?)%s(?:[\s/]%s)?>|" % (tag.encode(), _ATTRIBUTES) + _ASIDE + rb"|<[!?]", re.DOTALL)
     for tag in TAGS
 }
+_WORDS_BYTES = 4 << 20
+"""In more than this, which a long record makes, words are not looked for beforehand: they could fill the memory."""
 _DA = np.uint16(int.from_bytes(b"dA", "little"))
-_HAS_TEXT = re.compile(rb"<AbstractText[^>]*>\s*[^<\s]")
+_FEW = 1_000
+_HAS_TEXT = re.compile(rb"<AbstractText[^<>]*>\s*[^<\s]")
 _NO_TITLE_BYTES = re.compile(
     rb"<ArticleTitle(?:[^>]*/>|[^>]*>\s*(?:</|\[(?:not avail|in process|no title)))", re.IGNORECASE
 )
@@ -46,7 +51,7 @@ _PMID = re.compile(rb"<PMID((?:\s[^>]*)?)>\s*(\d{1,15})\s*</PMID\s*>")
 _HEAD = re.compile(
     rb"<PubmedArticle>\s*<MedlineCitation(?:\s[^<>]*)?>\s*<PMID(?:\sVersion=\"(\d{1,6})\")?>([1-9]\d{0,14})</PMID>"
 )
-_LISTS = ((b"<AuthorList", b"</AuthorList>"), (b"<ReferenceList", b"</ReferenceList>"))
+_LISTS = tuple((b"<%s" % name, b"</%s>" % name) for name in (b"AuthorList", b"InvestigatorList", b"ReferenceList"))
 _VERSION = re.compile(rb"\sVersion\s*=\s*[\"'](\d{1,6})[\"']")
 
 
@@ -75,7 +80,7 @@ def blocks_of(stream: BinaryIO, path: Path, root_tag: bytes, limit: int, block_b
         if spans:
             yield data, spans, plain
         # A long record is searched from its start each time: more at a time keeps that from growing with its square.
-        block = stream.read(max(block_bytes, min(len(data) - position, 4 << 20)))
+        block = stream.read(max(block_bytes, min(len(data) - position, 16 << 20)))
         if not block:
             if tag is not None or not closed:
                 raise InputError(
@@ -104,7 +109,7 @@ def _spans_in(data: bytes, limit: int, plain: bool) -> tuple[Spans, int, bytes |
     """
     spans: Spans = []
     position, closed = 0, False
-    words = iter(_words(data) if plain else ())
+    words = iter(_words(data) if plain and len(data) <= _WORDS_BYTES else ())
     while True:
         start = data.find(b"<", position)
         if plain and data.startswith(b"<PubmedArticle>", start):  # most records; the rest of the loop holds for any
@@ -156,10 +161,11 @@ def _record_end(data: bytes, start: int, tag: bytes, plain: bool) -> int | None:
     """
     # Most often the tag's next appearance is its end, with nothing before it that could hide another.
     at = data.find(tag, start)
+    if at < 0:
+        return None
     end = at + len(tag) + 1
     if (
-        at >= 0
-        and data[at - 2 : at] == b"</"
+        data[at - 2 : at] == b"</"
         and data[end - 1 : end] == b">"
         and (plain or not (_holds(data, b"!", start, at) or _holds(data, b"?", start, at)))
     ):
@@ -178,12 +184,14 @@ def _record_end(data: bytes, start: int, tag: bytes, plain: bool) -> int | None:
 
 def _holds(data: bytes, second: bytes, start: int, end: int) -> bool:
     """Whether ``<`` with ``second`` after it stands in a part of ``data``; one byte is found at the speed of memchr."""
-    at = data.find(second, start, end)
-    while at >= 0:
+    at = start - 1
+    for _ in range(_FEW):
+        at = data.find(second, at + 1, end)
+        if at < 0:
+            return False
         if at and data[at - 1] == 60:
             return True
-        at = data.find(second, at + 1, end)
-    return False
+    return data.find(b"<" + second, at, end) >= 0
 
 
 def _skip(data: bytes, stream: BinaryIO, tag: bytes, block_bytes: int) -> bytes:
@@ -212,7 +220,7 @@ def text_bytes(data: bytes, start: int, end: int, *, plain: bool = False) -> byt
         or 0 <= abstract < middle
         or (data[title + 14] in b"[< \t\r\n" and _NO_TITLE_BYTES.match(data, title, end))
         or data.find(b"<Reference", start, title) >= 0
-        or (not plain and _holds(data, b"!", start, end))
+        or (not plain and (_holds(data, b"!", start, end) or _holds(data, b"?", start, end)))
     ):
         return data[start:end]
     if abstract < 0:  # and no abstract in another language, which would have an AbstractText
@@ -241,11 +249,11 @@ def skipped_in(data: bytes, start: int, end: int) -> Skipped | None:
     ):
         return None
     version = _VERSION.search(match[1])
-    return Skipped(int(match[2]), int(version[1]) if version else 1) if int(match[2]) > 0 else None
+    return Skipped(int(match[2]), (int(version[1]) or 1) if version else 1) if int(match[2]) > 0 else None
 
 
 def without_lists(raw: bytes) -> bytes:
-    """A record without its authors and references, which no field comes from: half of its bytes need no parse."""
+    """A record without its persons and references, which no field comes from: half of its bytes need no parse."""
     if _holds(raw, b"!", 0, len(raw)) or _holds(raw, b"?", 0, len(raw)):
         return raw
     for start_tag, end_tag in _LISTS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.baseline import BaselineYear, newest_year, ranges, vanished
-from pipeline.lock import LOCK
-from pipeline.shards import Library
+from pipeline.lock import holder
+from pipeline.shards import PARTIAL, Library
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.shards import LedgerEntry
-
-PARTIAL = ".part"
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def status(folder: Path) -> Status:
         without_predictions=_without_predictions(library, ledger, fingerprint),
         damaged=sorted(str(path) for path in damaged),
         partial=sorted(str(path) for path in folder.rglob(f"*{PARTIAL}")),
-        running=_writer(folder),
+        running=holder(folder),
     )
 
 
@@ -168,24 +165,6 @@ def _unseen(library: Library, names: Sequence[str], fingerprint: str) -> int | N
 def _without_predictions(library: Library, ledger: Mapping[str, LedgerEntry], fingerprint: str) -> list[str]:
     there = {path.stem for path in (library.folder / "predictions" / fingerprint).glob("*.parquet")}
     return [name for name, entry in ledger.items() if fingerprint in entry.models and name not in there]
-
-
-def _writer(folder: Path) -> str:
-    """Who holds the library's lock, in words; empty where nobody does."""
-    from filelock import FileLock, Timeout
-
-    path = folder / LOCK
-    if not path.exists():
-        return ""
-    try:
-        with FileLock(path, blocking=False):
-            return ""
-    except Timeout:
-        with suppress(OSError):
-            return path.read_text(encoding="utf-8").strip() or "another process"
-        return "another process"
-    except OSError:  # a library that cannot be written has no writer
-        return ""
 
 
 def render(found: Status, console: Console) -> None:

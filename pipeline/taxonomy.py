@@ -83,12 +83,13 @@ class Taxonomy:
         for axis, chosen in labels.items():
             if axis not in self.columns:
                 raise LabelError(
-                    f"{where}: expected axes {', '.join(known_axes)}, found “{axis}”; rename or remove it."
+                    f"{where}: expected axes {', '.join(known_axes)}, found “{axis[:80]}”; rename or remove it."
                 )
             for label in chosen:
                 name = f"{axis}:{label}"
                 if name not in self.index:
-                    raise LabelError(f"{where}: “{label}” is not a label of {axis}; {self._nearest(axis, label)}")
+                    near = self._nearest(axis, label[:80])
+                    raise LabelError(f"{where}: “{label[:80]}” is not a label of {axis}; {near}")
                 names.append(name)
         broken = self.violations(names)
         if broken:

@@ -20,16 +20,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline import __version__
-from pipeline.errors import HepatagError, Interrupted, TrackingError
+from pipeline.errors import HepatagError, Interrupted, Pruned, TrackingError
 from pipeline.journal import Entry, Journal, journals
 from pipeline.provenance import git_state, package_versions
 from pipeline.runs import NullRun, Run
-from pipeline.tracking_client import Store, alone, connect, new_client, no_answer, prepare_mlflow
+from pipeline.tracking_client import Store, alone, connect, is_absent, new_client, no_answer, prepare_mlflow
 from pipeline.tracking_send import send
 from pipeline.tracking_uri import (
     DEFAULT_URI,
@@ -72,6 +73,11 @@ class _MlflowRun:
         self._journal = Journal(journal_root(store.uri) / run_id, run_id, run_name, mask_uri(store.uri))
         self._model_id: str | None = None
         self._silent_until = 0.0
+
+    @property
+    def store(self) -> str:
+        """URI of the store."""
+        return self._store.uri
 
     def log_params(self, params: Mapping[str, object]) -> None:
         short = {key: _shorten(mask_uri(str(value)), _PARAM_CHARS) for key, value in params.items()}
@@ -176,8 +182,12 @@ def start_run(
     tags: Mapping[str, str] | None = None,
     description: str | None = None,
     system_metrics: bool = False,
+    run_id: str | None = None,
+    started: datetime | None = None,
 ) -> Iterator[Run]:
     """Open a run and close it at the end: FINISHED, FAILED on an exception, KILLED when stopped on request.
+
+    A trial that was pruned is KILLED too; its tag ``hepatag.pruned`` says why.
 
     Args:
         uri: `DEFAULT_URI`, another database or server that MLflow knows, or ``none`` to record nothing; a relative
@@ -188,6 +198,8 @@ def start_run(
         description: Markdown shown on top of the run's page.
         system_metrics: record the load of CPU, memory, disk and network (and of the GPU where its package is installed)
             every ten seconds.
+        run_id: go on with this run where the store has it, in place of a new one.
+        started: when the work began, where that was before now.
 
     Yields:
         Run: the open run; a `NullRun` when tracking is off.
@@ -198,11 +210,19 @@ def start_run(
     if is_off(uri):
         yield NullRun()
         return
-    run, monitor = _open_run(uri, experiment, run_name, dict(tags or {}), description, system_metrics)
+    all_tags = {**_source_tags(), **(tags or {})}
+    if description is not None:
+        all_tags["mlflow.note.content"] = description
+    run = _open_run(uri, experiment, run_name, all_tags, run_id, started)
+    monitor = _start_monitor(run) if system_metrics else None
     status = "FAILED"
     try:
         yield run
         status = "FINISHED"
+    except Pruned as why:
+        status = "KILLED"
+        run.set_tag("hepatag.pruned", str(why))
+        raise
     except (KeyboardInterrupt, Interrupted):
         status = "KILLED"
         raise
@@ -266,20 +286,19 @@ def _send_journal(store: Store, journal: Journal) -> Synced:
 
 
 def _open_run(
-    uri: str, experiment: str, run_name: str, tags: dict[str, str], description: str | None, system_metrics: bool
-) -> tuple[_MlflowRun, Any]:
+    uri: str, experiment: str, run_name: str, tags: dict[str, str], run_id: str | None, started: datetime | None
+) -> _MlflowRun:
     store = resolve_store(uri)
     check_store(store)
     prepare_mlflow()
-    tags = {**_source_tags(), **tags}
-    if description is not None:
-        tags["mlflow.note.content"] = description
     tags = {name: _shorten(mask_uri(value), _TAG_CHARS) for name, value in tags.items()}
     try:
         with alone(store):
             client = new_client(store)
             experiment_id = _experiment_id(client, store, experiment)
-        info = client.create_run(experiment_id, tags=tags, run_name=run_name).info
+        if run_id is None or not _reopened(client, run_id, experiment_id, tags):
+            moment = int(started.timestamp() * 1000) if started else None
+            run_id = client.create_run(experiment_id, moment, tags=tags, run_name=run_name).info.run_id
     except TrackingError:
         raise
     except Exception as error:  # whatever the store or its driver raises
@@ -287,8 +306,23 @@ def _open_run(
             f"MLflow cannot record runs in {mask_uri(uri)}: {reason(error, store)}; "
             "mend or choose another store, or train with tracking=none."
         ) from error
-    run = _MlflowRun(Store(store, client), info.run_id, run_name)
-    return run, _start_monitor(info.run_id, store) if system_metrics else None
+    return _MlflowRun(Store(store, client), run_id, run_name)
+
+
+def _reopened(client: Any, run_id: str, experiment_id: str, tags: Mapping[str, str]) -> bool:
+    """Set a run of the experiment to RUNNING again, with new tags; False where the store has it no more."""
+    try:
+        info = client.get_run(run_id).info
+    except Exception as error:
+        if is_absent(error):
+            return False
+        raise
+    if info.experiment_id != experiment_id or info.lifecycle_stage != "active":
+        return False
+    client.update_run(run_id, status="RUNNING")
+    for name, value in tags.items():
+        client.set_tag(run_id, name, value)
+    return True
 
 
 def _experiment_id(client: Any, store: str, name: str) -> str:
@@ -307,10 +341,10 @@ def _experiment_id(client: Any, store: str, name: str) -> str:
     return found.experiment_id
 
 
-def _start_monitor(run_id: str, store: str) -> Any:
+def _start_monitor(run: _MlflowRun) -> Any:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    monitor = SystemMetricsMonitor(run_id, tracking_uri=store)
+    monitor = SystemMetricsMonitor(run.id, tracking_uri=run.store)
     monitor.start()
     return monitor
 

@@ -56,6 +56,11 @@ class TrackedRun:
         """Whether the code differed from its commit."""
         return self.tags.get("hepatag.git_dirty") == "true"
 
+    @property
+    def is_labelling(self) -> bool:
+        """Whether it is a run of labelling, as against training."""
+        return self.tags.get("hepatag.kind") == "labelling"
+
     def digests(self, context: str) -> tuple[str, ...]:
         """Digests of the data sets of a context, sorted."""
         return tuple(sorted(one.digest for one in self.data if one.context == context))

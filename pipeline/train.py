@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,8 +27,11 @@ from pipeline.config import TrainConfig
 from pipeline.corpus import Example
 from pipeline.device import Device, choose_device
 from pipeline.errors import InputError, Interrupted, OutputError
+from pipeline.files import replacing_folder, writing
 from pipeline.held_out import HeldOut, write_held_out
+from pipeline.model_files import CARD_NAME
 from pipeline.predict import Predictor
+from pipeline.reference import reference_of, write_reference
 from pipeline.rulefit import cross_fitted_scores
 from pipeline.rules import profile
 from pipeline.taxonomy import load_taxonomy
@@ -79,6 +82,8 @@ def train(
     report: Callable[[Progress], None] | None = None,
     warn: Callable[[str], None] | None = None,
     config_file: Path | None = None,
+    tags: Mapping[str, str] | None = None,
+    params: Mapping[str, object] | None = None,
 ) -> Trained:
     """Train a model as the config says and write its folder.
 
@@ -89,17 +94,20 @@ def train(
         report: called after each step and each evaluation.
         warn: called with each warning about the data, before training starts.
         config_file: the file that the config came from, kept with the run.
+        tags: further tags of the run.
+        params: parameters that the run names though they are defaults.
 
     Returns:
         The finished run.
 
     Raises:
         InputError, LabelError, ModelError, ConfigError: something that was given cannot be used.
-        OutputError: the output folder holds something else, or an unfinished run without ``resume``.
+        OutputError: the output folder holds something else, an unfinished run without ``resume``, or cannot be written.
         TrackingError: the store cannot be opened.
         Interrupted: ended by Ctrl-C; the message says how to go on.
     """
-    from pipeline.fitting import fit, prepare_head
+    from pipeline.fitting import fit
+    from pipeline.head import start_at_frequencies
 
     chosen = choose_device(device)
     checkpoint = _check_output(settings, resume)
@@ -111,12 +119,14 @@ def train(
         if warn:
             warn(warning)
     with ExitStack() as stack:
+        stack.enter_context(writing(settings.output.parent, lambda: _how_to_go_on(settings)))
         stack.callback(_drop_without_checkpoint, checkpoints_of(settings))
-        run = stack.enter_context(_open_run(settings))
+        run = stack.enter_context(_open_run(settings, tags or {}))
+        run.log_params(params or {})
         _record_start(run, settings, data, chosen, config_file)
         # 2. Base model
         network, tokenizer = _load_base(settings)
-        prepare_head(network, corpus.label_matrix(data.train, load_taxonomy()))
+        start_at_frequencies(network, corpus.label_matrix(data.train, load_taxonomy()))
         # 3. Opinions, 4. the network
         fitted = fit(
             network, tokenizer, data.train, data.dev, settings.model, settings.training, chosen,
@@ -219,19 +229,21 @@ def finish(
     truth = corpus.label_matrix(data.dev, taxonomy)
     draft = modelcard.draft(settings, data.train, _versions())
     # The folder is written once with neutral decisions and read back as labelling will read it: dev is scored with
-    # the very weights (float16 where so stored) and code that users get.
-    model.save(fitted.network, tokenizer, draft, "", settings.output, half=settings.model.half)
-    predictor = Predictor(model.load(str(settings.output)), device)
-    texts = predictor.texts([example.record for example in data.dev])
-    raw = predictor.raw_proba(texts)[0]
-    opinions = opinions_in(texts) if settings.model.hints else None
-    rule = decision.fit_rule(truth, raw, opinions, taxonomy)
-    # Scores come from rules fitted on the other folds of dev: the rule's own records would flatter it.
-    probabilities, predicted = decision.cross_fit(truth, raw, opinions, taxonomy)
-    scores = metrics.evaluate(truth, predicted, probabilities, taxonomy)
-    card = modelcard.complete(draft, rule, scores)
-    write_held_out(settings.output, HeldOut(truth, probabilities))
-    model.write_card(settings.output, card, modelcard.readme(card, scores, settings))
+    # the very weights (float16 where so stored) and code that users get. Nobody sees it before its decisions are in.
+    with replacing_folder(settings.output) as folder:
+        model.save(fitted.network, tokenizer, draft, "", folder, half=settings.model.half)
+        predictor = Predictor(model.load(str(folder)), device)
+        texts = predictor.texts([example.record for example in data.dev])
+        raw = predictor.raw_proba(texts)[0]
+        opinions = opinions_in(texts) if settings.model.hints else None
+        rule = decision.fit_rule(truth, raw, opinions, taxonomy)
+        # Scores come from rules fitted on the other folds of dev: the rule's own records would flatter it.
+        probabilities, predicted = decision.cross_fit(truth, raw, opinions, taxonomy)
+        scores = metrics.evaluate(truth, predicted, probabilities, taxonomy)
+        card = modelcard.complete(draft, rule, scores)
+        write_held_out(folder, HeldOut(truth, probabilities))
+        write_reference(folder, reference_of(data.train, data.dev, folder))
+        model.write_card(folder, card, modelcard.readme(card, scores, settings))
     return scores, predicted, probabilities
 
 
@@ -253,7 +265,7 @@ def _check_output(settings: TrainConfig, resume: bool) -> Path | None:
     from pipeline.fitting import last_checkpoint
 
     output, checkpoints = settings.output, checkpoints_of(settings)
-    foreign = output.exists() and not (output / model.CARD_NAME).is_file()
+    foreign = output.exists() and not (output / CARD_NAME).is_file()
     if foreign and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"Expected a new folder or an earlier model at {output}, found other files; choose another.")
     found = last_checkpoint(checkpoints)
@@ -297,13 +309,23 @@ def _drop_without_checkpoint(checkpoints: Path) -> None:
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
+def _how_to_go_on(settings: TrainConfig) -> str:
+    """What a user does once there is room for results again."""
+    from pipeline.fitting import last_checkpoint
+
+    kept = last_checkpoint(checkpoints_of(settings))
+    return f"run the same command with --resume to go on from {kept.name}" if kept else "run the same command again"
+
+
 def _versions() -> dict[str, str]:
     return {"hepatag": __version__, **{name: version(name) for name in ("torch", "transformers", "tokenizers")}}
 
 
-def _open_run(settings: TrainConfig) -> Any:
+def _open_run(settings: TrainConfig, tags: Mapping[str, str]) -> Any:
+    place = settings.tracking
+    tags = {"hepatag.kind": "training", **modelcard.lineage(settings), **tags}
     return tracking.start_run(
-        settings.tracking.uri, settings.tracking.experiment, run_name(settings), tags=modelcard.lineage(settings),
+        place.uri, place.experiment, run_name(settings), tags=tags,
         system_metrics=True,
     )  # fmt: skip
 
@@ -314,12 +336,23 @@ def run_name(settings: TrainConfig) -> str:
         return settings.tracking.run_name
     changed = {**config.differences(settings.training), **config.differences(settings.model)}
     changed.pop("base_model", None)
-    return " · ".join([settings.output.name, *(f"{key} {value}" for key, value in changed.items())])
+    return " · ".join([settings.output.name, *short_settings(changed)])
+
+
+def short_settings(values: Mapping[str, Any]) -> list[str]:
+    """Settings in few letters, ``lr 0.0002`` or ``asymmetric``: MLflow's run table shows some twenty of a name."""
+    found = []
+    for key, value in values.items():
+        leaf = key.rsplit(".", 1)[-1]
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        found.append(text if leaf == "loss" else f"{leaf.replace('learning_rate', 'lr').replace('_', ' ')} {text}")
+    return found
 
 
 def _record_start(run: Any, settings: TrainConfig, data: Data, device: Device, config_file: Path | None) -> None:
     flat = config.differences(settings)
-    run.log_params({key: value for key, value in flat.items() if not key.startswith("tracking.")})
+    # Not the output: it differs in every run and explains nothing, and MLflow's plots would take it for an axis.
+    run.log_params({key: value for key, value in flat.items() if not key.startswith(("tracking.", "output"))})
     run.log_params({"device": device.name, "train_records": len(data.train), "dev_records": len(data.dev)})
     for context, paths in (("training", settings.data.train), ("validation", settings.data.dev)):
         for path in paths:
@@ -336,11 +369,11 @@ def _both(report: Callable[[Progress], None] | None, run: Any) -> Callable[[Prog
     """Pass progress on to the caller and, sparsely, to the run: scores always, the loss every 1 % of the steps."""
 
     def tell(progress: Progress) -> None:
-        if report:
-            report(progress)
         if progress.scores:
             run.log_metrics({f"dev/epoch/{key}": value for key, value in progress.scores.items()}, progress.step)
         elif progress.step % max(1, progress.steps // 100) == 0:
             run.log_metrics({"train/loss": progress.loss, "train/examples_per_sec": progress.rate}, progress.step)
+        if report:  # last: the caller may end the run here
+            report(progress)
 
     return tell

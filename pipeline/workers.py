@@ -101,9 +101,7 @@ class LocalBackend:
         if self._readers:
             self._readers.close()
         if self._threads:
-            import torch
-
-            torch.set_num_threads(self._threads)
+            self.predictor.use_threads(self._threads)
 
     def read(self, tasks: Sequence[ReadTask], tell: Told) -> Iterator[Callable[[], Ingested]]:
         """See `Backend.read`."""
@@ -142,12 +140,10 @@ class LocalBackend:
         """Give the model the cores on which nothing is read."""
         if self._readers is None or self.predictor.device.kind != "cpu":
             return
-        import torch
-
-        self._threads = self._threads or torch.get_num_threads()
+        self._threads = self._threads or self.predictor.threads
         threads = max(1, min(self._threads, usable_cores() - self._readers.busy))
-        if threads != torch.get_num_threads():
-            torch.set_num_threads(threads)
+        if threads != self.predictor.threads:
+            self.predictor.use_threads(threads)
 
 
 class Readers:

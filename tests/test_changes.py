@@ -23,7 +23,8 @@ from pipeline.errors import ConfigError, ModelError, OutputError
 from pipeline.judge import Judge
 from pipeline.label import label
 from pipeline.records import Deletion, Record, Skipped
-from pipeline.shards import CitationWriter, Counts, LedgerEntry, Library, input_order
+from pipeline.shards import Counts, LedgerEntry, Library, input_order
+from pipeline.staging import CitationWriter
 from pipeline.taxonomy import load_taxonomy
 from pipeline.view import Decisions
 

@@ -8,6 +8,7 @@ import yaml
 
 from pipeline.config import PretrainConfig, TrainConfig, differences, load_config, to_yaml
 from pipeline.errors import ConfigError
+from pipeline.sweep_config import SweepConfig
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
@@ -170,13 +171,15 @@ def test_there_are_shipped_configs():
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_config_loads_and_has_its_command_on_top(path):
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    command = re.search(rf"hepatag (train|pretrain) configs/{path.name}", first)
+    command = re.search(rf"hepatag (train|pretrain|sweep) configs/{path.name}", first)
     assert first.startswith("# hepatag ")
     assert command, first
-    config = load_config(PretrainConfig if command[1] == "pretrain" else TrainConfig, path)
+    kinds = {"train": TrainConfig, "pretrain": PretrainConfig, "sweep": SweepConfig}
+    config = load_config(kinds[command[1]], path)
     # Only differences stand in the file: no key repeats its default.
     for name, value in differences_of_file(path):
-        assert name in differences(config), f"{name}: {value} is the default"
+        known = differences(config)
+        assert name in known or name.split(".")[0] in known, f"{name}: {value} is the default"
 
 
 def differences_of_file(path):
@@ -191,5 +194,7 @@ def test_no_config_learns_from_what_it_is_measured_on():
     held_out = {"dev.jsonl", "test.jsonl"}
     for path in SHIPPED:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if "space" in data:  # a sweep trains by another config
+            continue
         learned = data.get("corpus") or data["data"]["train"]
         assert not held_out & {Path(one).name for one in ([learned] if isinstance(learned, str) else learned)}

@@ -27,7 +27,8 @@ from pipeline.judge import Judge
 from pipeline.query import parse
 from pipeline.reason_shards import COLUMN
 from pipeline.records import Deletion, Record, Section, Skipped
-from pipeline.shards import CitationWriter, Counts, LedgerEntry, Library, input_order, write_table
+from pipeline.shards import Counts, LedgerEntry, Library, input_order, write_table
+from pipeline.staging import CitationWriter
 from pipeline.taxonomy import load_taxonomy
 from pipeline.text import text_hash
 from pipeline.view import Decisions, current_labels
@@ -392,7 +393,7 @@ def test_records_that_wait_are_counted(judge, tmp_path):
 def another_model(folder):
     """The model in the box, told to read less of each text: another fingerprint."""
     shutil.copytree(MODEL, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    (folder / "model.safetensors").symlink_to(MODEL / "model.safetensors")
+    shutil.copy(MODEL / "model.safetensors", folder)
     card = json.loads((folder / "hepatag.json").read_text(encoding="utf-8"))
     (folder / "hepatag.json").write_text(json.dumps({**card, "max_length": 128}), encoding="utf-8")
     return folder

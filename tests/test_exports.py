@@ -110,7 +110,9 @@ def test_ris_is_read_back_by_rispy(library, expected, tmp_path):
 def test_nbib_is_read_back_by_our_reader(library, expected, tmp_path):
     out, done = exported(library, tmp_path, "nbib")
     text = out.read_text(encoding="utf-8")
-    assert text.count("\nAID - ") == text.count("\nLID - ") == sum(bool(one.doi) for one in expected)  # Zotero reads AID
+    assert (
+        text.count("\nAID - ") == text.count("\nLID - ") == sum(bool(one.doi) for one in expected)
+    )  # Zotero reads AID
     entries = list(read(out, format="nbib"))
     assert done.papers == len(entries) == len(ROWS)
     for entry, one in zip(entries, expected, strict=True):

@@ -81,6 +81,7 @@ def test_the_folder_holds_no_more_than_it_says(trained):
         "tokenizer_config.json",
         "hepatag.json",
         "held_out.safetensors",
+        "reference.json",
         "README.md",
     }
     text = "".join(path.read_text(encoding="utf-8") for path in trained.folder.glob("*.json"))

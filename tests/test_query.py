@@ -31,7 +31,8 @@ from pipeline.conditions import (
 from pipeline.errors import ConfigError, HepatagError, OutputError
 from pipeline.query import FLAGS, MAX_CHARACTERS, MAX_DEPTH, Query, QueryError, parse
 from pipeline.records import Record, Section
-from pipeline.shards import CitationWriter, Counts, LedgerEntry, Library, probability_column, write_table
+from pipeline.shards import Counts, LedgerEntry, Library, probability_column, write_table
+from pipeline.staging import CitationWriter
 from pipeline.taxonomy import load_taxonomy
 from pipeline.vocabulary import MAX_WORDS, key, nearest, vocabulary
 

@@ -30,7 +30,7 @@ from pipeline.taxonomy import load_taxonomy
 from pipeline.tracking import start_run
 from pipeline.tracking_client import connect
 from pipeline.tracking_model import EXAMPLE
-from pipeline.tracking_read import find_run
+from pipeline.tracking_read import find_run, list_runs
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample"
@@ -100,6 +100,23 @@ def test_candidate_champion_and_the_way_back_to_a_folder(
         assert tags["hepatag.promoted_over"] == "version 1"
         assert tags["hepatag.promoted_on"].startswith("dev.jsonl ")
         assert registry.version(store, "way", number="1").tags["hepatag.replaced_by"] == "2"
+
+
+def test_label_and_evaluate_take_the_champion_by_its_name(store, trained, command_line, tmp_path):
+    registry.register(store, trained.run_id, "used")
+    promote(store, name="used")
+    data, name = SAMPLE / "dev.jsonl", "models:/used@champion"
+    scores = {}
+    for model_name in (name, trained.folder):
+        code, out, _ = command_line("evaluate", "--data", data, "--model", model_name, "--device", "cpu", "--json")
+        assert code == 0
+        scores[model_name] = json.loads(out)["groups"]
+    assert scores[name] == scores[trained.folder]
+    code, _, err = command_line("label", data, "--model", name, "--out", tmp_path / "lib", "--device", "cpu")
+    assert code == 0 and "is recorded in the experiment hepatag-labelling" in err
+    labelled = next(run for run in list_runs(store, "hepatag-labelling") if run.params["model"] == name)
+    assert labelled.tags["hepatag.model"].startswith(f"{trained.folder.name}@")
+    assert labelled.metrics["label/records"] == 45
 
 
 def _registered(store, name, examples, given, digest="a" * 64):

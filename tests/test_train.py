@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from pipeline import corpus
 from pipeline.config import TrainConfig, TrainingConfig, load_config
 from pipeline.errors import ConfigError, InputError, Interrupted, LabelError, ModelError, OutputError
-from pipeline.fitting import dev_scores, last_checkpoint, make_loss, prepare_head
+from pipeline.fitting import dev_scores, last_checkpoint, make_loss
 from pipeline.taxonomy import load_taxonomy
 from pipeline.train import checkpoints_of, plan, read_data, run_name, train
 
@@ -264,19 +264,6 @@ def test_run_names_say_what_changed(settings):
     assert "seed 5" in run_name(settings("training.seed=5"))
     assert "base_model" not in run_name(settings())
     assert run_name(settings("tracking.run_name=mine")) == "mine"
-
-
-def test_the_head_starts_at_the_label_frequencies():
-    truth = np.zeros((100, 52), dtype=bool)
-    truth[:25, 0] = True
-    network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 52))
-    torch.nn.init.zeros_(network[1].bias)
-    prepare_head(network, truth)
-    start = torch.sigmoid(network[1].bias)
-    assert start[0].item() == pytest.approx(0.25, abs=1e-6)
-    assert start[1].item() == pytest.approx(0.005, abs=1e-6)
-    prepare_head(network, ~truth)  # a head that has learned is left alone
-    assert torch.equal(start, torch.sigmoid(network[1].bias))
 
 
 class Outputs:

@@ -1,0 +1,209 @@
+"""The model's part beside its peers: one run, the same model and texts, ratios, one JSON document last.
+
+    python benchmarks/inference.py [--quick] [--model hepatag-mini] [--calibration FILE] [--threads N]
+        [--pubmed-parser-python PYTHON]
+
+The model is copied and optimized first. Peers are transformers' text-classification pipeline in batches of eight as
+documented, and the same over texts that were sorted by length by hand. Ways run in turn, round after round; a ratio is
+the median over the rounds. With one thread the time is that of the processor, so that neighbours on the machine do not
+count; else it is that of the clock. The whole job is ``hepatag label`` on one dump file, against pubmed_parser and the
+pipeline on every record, or on those that the gate passes; what the pipeline would take is scaled from a slice.
+"""
+
+import argparse
+import gc
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from dumps import FIRST_PMID, Shape, write_dump
+from reading import by_pubmed_parser, parser_python, seconds
+from transformers import TextClassificationPipeline
+
+from pipeline.optimize import optimize, summary
+from pipeline.predict import Predictor
+from pipeline.readers import read
+from pipeline.records import Record
+from pipeline.text import encode
+
+ROOT = Path(__file__).parents[1]
+BATCH = 8
+JOB = """
+import sys, time
+from pathlib import Path
+if __name__ == "__main__":
+    started = time.perf_counter(), time.process_time()
+    import torch
+    torch.set_num_threads(int(sys.argv[4]))
+    from pipeline.label import label
+    from pipeline.predict import Predictor
+    predictor = Predictor.from_folder(sys.argv[1], "cpu", "auto")
+    done = label([Path(sys.argv[2])], predictor, Path(sys.argv[3]))
+    print(time.perf_counter() - started[0], time.process_time() - started[1], done.totals.citations)
+    print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+class Peer:
+    """transformers' pipeline with a model of hepatag."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.classify = TextClassificationPipeline(
+            model=predictor.model.network, tokenizer=predictor.model.tokenizer, device="cpu", top_k=None
+        )
+        self.length = predictor.model.card.max_length
+
+    def __call__(self, texts: Sequence[str]) -> list:
+        """Scores of texts, in batches as they come."""
+        return self.classify(list(texts), truncation=True, max_length=self.length, batch_size=BATCH)
+
+
+def model_texts(predictor: Predictor, folder: Path, count: int) -> list[str]:
+    """Texts on liver cancer that the gate passes."""
+    dump = folder / "texts.xml"
+    write_dump(dump, range(FIRST_PMID, FIRST_PMID + 2 * count), Shape(liver=1.0))
+    records = [entry for entry in read(dump, gate=True) if isinstance(entry, Record)]
+    return predictor.texts(records[:count])
+
+
+def compare(ways: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds of every way, in each round."""
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            gc.collect()
+            spent[name].append(seconds(way, clock))
+    return spent
+
+
+def ratio(spent: dict[str, list[float]], slow: str, fast: str) -> float:
+    """How many times as long one way takes as another, median over the rounds."""
+    return round(statistics.median(a / b for a, b in zip(spent[slow], spent[fast], strict=True)), 2)
+
+
+def agreement(one: Predictor, other: Predictor, texts: Sequence[str]) -> float:
+    """The share of the labels of one that another gives too, over all that either gives."""
+    given = [
+        one.decide(one.calibrate(one.raw_proba(texts)[0])),
+        other.decide(other.calibrate(other.raw_proba(texts)[0])),
+    ]
+    return round(float((given[0] & given[1]).sum() / max((given[0] | given[1]).sum(), 1)), 4)
+
+
+def gemm_share(predictor: Predictor, texts: Sequence[str], spent: float, clock: Callable[[], float]) -> dict:
+    """Operations per second of the network under torch, over those of bare matrix products of the same shapes."""
+    network = predictor.model.network
+    layers = [one for name, one in network.named_modules() if isinstance(one, torch.nn.Linear) and ".layer." in name]
+    lengths = np.array(
+        [len(one) for one in encode(predictor.model.tokenizer, texts, predictor.model.card.max_length)[0]]
+    )
+    settings, rows = network.config, predictor.runner.token_budget
+    per_token = 2 * sum(one.weight.numel() for one in layers)
+    attention = 4 * settings.hidden_size * settings.num_hidden_layers * float((lengths.astype(float) ** 2).sum())
+    inputs = {one.in_features: torch.randn(rows, one.in_features) for one in layers}
+
+    def products() -> None:
+        with torch.inference_mode():
+            for one in layers:
+                torch.nn.functional.linear(inputs[one.in_features], one.weight)
+
+    products()
+    peak = per_token * rows / statistics.median(seconds(products, clock) for _ in range(7))
+    reached = (per_token * lengths.sum() + attention) / spent
+    print(f"matrix products alone: {peak / 1e9:.0f} GFLOP/s; the network: {reached / 1e9:.0f}")
+    return {"gemm_share": round(reached / peak, 3), "gemm_gflops": round(peak / 1e9, 1), "tokens": int(lengths.mean())}
+
+
+def whole_job(folder: Path, model: Path, peer: Peer, chosen: argparse.Namespace, python: str | None) -> dict:
+    """One dump file by hepatag, beside what pubmed_parser and the pipeline take for it."""
+    dump, count = folder / "pubmed99n0001.xml.gz", 6_000 if chosen.quick else 30_000
+    write_dump(dump, range(FIRST_PMID, FIRST_PMID + count))
+    command = [sys.executable, "-c", JOB, str(model), str(dump), str(folder / "library"), str(chosen.threads)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    first, second = run.stdout.split("\n")[:2]
+    wall, cpu, passed = (float(one) for one in first.split())
+    own = cpu if chosen.threads == 1 else wall
+    found = {"job_s": round(own, 2), "job_records": count, "job_passed": int(passed)}
+    found["peak_rss_mb"] = round(int(second) / 1024, 1)
+    print(f"hepatag on {count} records, {int(passed)} past the gate: {own:.1f} s, {found['peak_rss_mb']} MB")
+    if not python:
+        print("pubmed_parser is not installed: no ratio of the whole job")
+        return {**found, "dump_vs_naive": None, "dump_vs_gated": None}
+    size = 40 if chosen.quick else 200
+    slices = {}
+    for name, gate in (("naive", False), ("gated", True)):
+        records = [entry for entry in read(dump, gate=gate) if isinstance(entry, Record)][:size]
+        texts = [f"{one.title} {one.abstract_text()}" for one in records]
+        slices[name] = seconds(lambda texts=texts: peer(texts), chosen.clock) / len(texts)
+    parsing = by_pubmed_parser(dump, python)
+    naive, gated = parsing + count * slices["naive"], parsing + passed * slices["gated"]
+    print(
+        f"pubmed_parser {parsing:.1f} s; with the pipeline on all {naive:.0f} s, on those past the gate {gated:.1f} s"
+    )
+    print(f"(the pipeline's part is scaled from {size} records)")
+    return {**found, "dump_vs_naive": round(naive / own, 1), "dump_vs_gated": round(gated / own, 2)}
+
+
+def main() -> None:
+    """Print a line per measure, then one JSON document."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="fewer texts and rounds, in under four minutes")
+    options.add_argument("--model", default="hepatag-mini")
+    options.add_argument("--calibration", type=Path, default=ROOT / "data" / "sample" / "dev.jsonl")
+    options.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options.add_argument("--texts", type=int, help="1,000, or 64 with --quick")
+    options.add_argument("--rounds", type=int, help="5, or 3 with --quick")
+    options.add_argument("--pubmed-parser-python", help="an interpreter with pubmed_parser installed")
+    chosen = options.parse_args()
+    torch.set_num_threads(chosen.threads)
+    chosen.clock = time.process_time if chosen.threads == 1 else time.perf_counter
+    predictor = Predictor.from_folder(chosen.model, "cpu")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        model = folder / "model"
+        shutil.copytree(predictor.model.folder, model)
+        made = optimize(str(model), [chosen.calibration])
+        print(*(summary(one) for one in made.files), *made.refused, sep="\n")
+        fast = Predictor.from_folder(str(model), "cpu", "auto")
+        print(f"auto takes {fast.runner.choice.title}")
+        texts = model_texts(predictor, folder, chosen.texts or (64 if chosen.quick else 1_000))
+        peer, by_length = Peer(predictor), sorted(texts, key=len)
+        ways = {
+            "pipeline": lambda: peer(texts),
+            "pipeline sorted": lambda: peer(by_length),
+            "torch": lambda: predictor.raw_proba(texts),
+            "auto": lambda: fast.raw_proba(texts),
+        }
+        for way in (lambda: peer(texts[:BATCH]), lambda: predictor.raw_proba(texts[:BATCH])):
+            way()
+        fast.raw_proba(texts[:BATCH])
+        spent = compare(ways, chosen.rounds or (3 if chosen.quick else 5), chosen.clock)
+        for name, times in spent.items():
+            print(f"{name:16} {len(texts) / statistics.median(times):7.1f} texts/s")
+        found = {
+            "backend": fast.runner.choice.title,
+            "threads": chosen.threads,
+            "texts": len(texts),
+            "vs_pipeline": ratio(spent, "pipeline", "auto"),
+            "vs_pipeline_sorted": ratio(spent, "pipeline sorted", "auto"),
+            "torch_vs_pipeline": ratio(spent, "pipeline", "torch"),
+            "torch_vs_pipeline_sorted": ratio(spent, "pipeline sorted", "torch"),
+            "labels_kept": agreement(predictor, fast, texts),
+            "calibration": next((one.figures.model_dump() for one in made.files if one.figures), None),
+            **gemm_share(predictor, texts, statistics.median(spent["torch"]), chosen.clock),
+            "distilled_int8": None,
+        }
+        found |= whole_job(folder, model, peer, chosen, parser_python(chosen.pubmed_parser_python))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
