@@ -105,7 +105,8 @@ def compare_readers(folder: Path, records: int, slice_records: int, rounds: int,
     found = {"read_gate_vs_lxml": round(statistics.median(lxml), 2), "read_gate_vs_pubmed_parser": None}
     if parser:
         found["read_gate_vs_pubmed_parser"] = round(statistics.median(parser), 1)
-        print(f"pubmed_parser takes {found['read_gate_vs_pubmed_parser']} × as long")
+        takes = found["read_gate_vs_pubmed_parser"]
+        print(f"pubmed_parser takes {takes} × as long   {[round(one, 1) for one in parser]}")
     else:
         print("pubmed_parser is not installed: no ratio")
     return {**found, "read_gate_mb_per_s": round(statistics.median(rates), 1)}
@@ -292,7 +293,7 @@ def main() -> None:
         if wanted & {"readers", "memory"}:
             records, part = (8_000, 8_000) if quick else (30_000, 30_000)
             python = parser_python(chosen.pubmed_parser_python)
-            found |= compare_readers(folder, records, part, 3, python)
+            found |= compare_readers(folder, records, part, 3 if quick else 7, python)
         if "cores" in wanted:
             found["two_cores"] = two_cores(folder, 4, 2_000 if quick else 7_500, 3 if quick else 5)
         if "memory" in wanted:

@@ -202,15 +202,13 @@ def year_in(text: str) -> int | None:
 
 
 def _year(element: etree._Element, article: etree._Element) -> int | None:
-    paths = (
-        "Journal/JournalIssue/PubDate/Year",
-        "Journal/JournalIssue/PubDate/MedlineDate",
-        "Book/PubDate/Year",
-        "Book/PubDate/MedlineDate",
-        "ArticleDate/Year",
-        "Journal/JournalIssue/PubDate",
-    )
-    for path in paths:
+    for dates in ("Journal/JournalIssue/PubDate", "Book/PubDate"):
+        date = article.find(dates)
+        if date is not None:
+            for node in (date.find("Year"), date.find("MedlineDate")):
+                if node is not None and (year := year_in(_text(node))):
+                    return year
+    for path in ("ArticleDate/Year", "Journal/JournalIssue/PubDate"):
         if year := year_in(_text(article.find(path))):
             return year
     for node in element.iterfind("*/History/PubMedPubDate"):

@@ -203,6 +203,10 @@ def _plain(low: bytes) -> bytes:
     """The text of a title and an abstract as a parse gives it, in small letters and on one line."""
     if low[14:15] == b"[":  # the brackets and the point around a translated title are no part of it
         low = re.sub(rb"(?<![\].\s])[\].\s]*</articletitle", b" </articletitle", low, count=1)
+    abstract = low.find(b"<abstract>")
+    rights = low.find(b"<copyrightinformation", abstract) if abstract >= 0 else -1
+    if rights >= 0 and low.find(b"<abstracttext", rights) < 0:  # a society of the liver may hold them
+        low = low[:rights]
     low = _TAG.sub(b"", _SECTION.sub(_label, low.replace(b"</articletitle>", b" ", 1)))
     if b"&" in low:
         low = unescape(low.decode("utf-8", "replace")).encode("utf-8", "replace").lower()

@@ -43,7 +43,7 @@ _WORDS_BYTES = 4 << 20
 """In more than this, which a long record makes, words are not looked for beforehand: they could fill the memory."""
 _DA = np.uint16(int.from_bytes(b"dA", "little"))
 _FEW = 1_000
-_HAS_TEXT = re.compile(rb"<AbstractText[^<>]*>\s*[^<\s]")
+_HAS_TEXT = re.compile(rb"<Abstract>\s*<AbstractText[^<>]*>\s*[^<\s]")
 _NO_TITLE_BYTES = re.compile(
     rb"<ArticleTitle(?:[^>]*/>|[^>]*>\s*(?:</|\[(?:not avail|in process|no title)))", re.IGNORECASE
 )
@@ -113,7 +113,9 @@ def _spans_in(data: bytes, limit: int, plain: bool) -> tuple[Spans, int, bytes |
     while True:
         start = data.find(b"<", position)
         if plain and data.startswith(b"<PubmedArticle>", start):  # most records; the rest of the loop holds for any
-            word = next((place for place in words if place > start + 1), None)
+            word = next(words, None)
+            while word is not None and word <= start + 1:
+                word = next(words, None)
             if word is not None and data.startswith(b"</PubmedArticle>", word - 2):
                 end: int | None = word + 14
             else:
@@ -208,29 +210,26 @@ def _skip(data: bytes, stream: BinaryIO, tag: bytes, block_bytes: int) -> bytes:
 def text_bytes(data: bytes, start: int, end: int, *, plain: bool = False) -> bytes:
     """The ``ArticleTitle`` and the ``Abstract`` of a record at a place in ``data``, tags included.
 
-    The whole record where they are not to be seen at once: in this order, with text of their own, before any list of
-    references, and nothing that could hide tags (with ``plain`` the caller says that there is none).
+    The whole record where they are not to be seen at once: the title right after its journal, the abstract behind it,
+    both with text of their own, and nothing that could hide tags (with ``plain`` the caller says that there is none).
     """
     title = data.find(b"<ArticleTitle", start, end)
     middle = data.find(b"</ArticleTitle", title, end)
-    abstract = data.find(b"<Abstract", start, end)
+    # Right after a journal: a title in a list of references, were there one, would be another article's.
+    if title < 0 or middle < 0 or not data[title - 20 : title].rstrip().endswith(b"</Journal>"):
+        return data[start:end]
+    abstract = data.find(b"<Abstract", middle, end)
     if (
-        title < 0
-        or middle < 0
-        or 0 <= abstract < middle
-        or (data[title + 14] in b"[< \t\r\n" and _NO_TITLE_BYTES.match(data, title, end))
-        or data.find(b"<Reference", start, title) >= 0
+        (data[title + 14] in b"[< \t\r\n" and _NO_TITLE_BYTES.match(data, title, end))
+        or (abstract < 0 and data.find(b"<Abstract", start, title) >= 0)
         or (not plain and (_holds(data, b"!", start, end) or _holds(data, b"?", start, end)))
     ):
         return data[start:end]
     if abstract < 0:  # and no abstract in another language, which would have an AbstractText
         return data[title:middle]
     stop = data.find(b"</Abstract>", abstract, end)
-    if stop < 0 or data[abstract + 9] == 84 or not _HAS_TEXT.search(data, abstract, stop):  # 84: T, of AbstractText
+    if stop < 0 or not _HAS_TEXT.match(data, abstract, stop):
         return data[start:end]
-    rights = data.find(b"<CopyrightInformation", abstract, stop)
-    if rights >= 0 and data.find(b"<AbstractText", rights, stop) < 0:
-        stop = rights
     return data[title:middle] + b"</ArticleTitle>" + data[abstract:stop]
 
 
