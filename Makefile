@@ -12,8 +12,9 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# One process per core; a file's tests stay together, since they share what they train.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # The long part of tests/abuse: 20,000 mutated inputs or HEPATAG_ABUSE=N, and gzip bombs of 2 GB.
 abuse: install

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Annotation
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":", "-.")
 _GREY = "#767676"
 _DPI = 120
+_CHARACTER = 0.0072
+"""Inches that a character takes on average, per point of its size. Margins are reckoned from it: to have matplotlib fit
+them draws every figure twice, which a short training would feel."""
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
@@ -45,7 +47,7 @@ def precision_recall(truth: Bools, probabilities: Floats, names: Sequence[str], 
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    figure, axes = _blank(7.8, 4.6, title, "Recall", "Precision")
+    figure, axes = _blank(8.6, 4.6, title, "Recall", "Precision", right=3.9)
     _equal_f1(axes)
     support = truth.sum(axis=0)
     for column, name in enumerate(names):
@@ -65,7 +67,7 @@ def precision_recall(truth: Bools, probabilities: Floats, names: Sequence[str], 
         )
     axes.set(xlim=(0, 1.01), ylim=(0, 1.02))
     if len(names):
-        axes.legend(loc="center left", bbox_to_anchor=(1.09, 0.5), frameon=False, fontsize=8)
+        axes.legend(loc="center left", bbox_to_anchor=(1.08, 0.5), frameon=False, fontsize=8)
     return figure
 
 
@@ -83,7 +85,7 @@ def f1_against_support(names: Sequence[str], f1: Floats, support: NDArray[np.int
     Returns:
         The figure.
     """
-    figure, axes = _blank(10, 6.4, "F1 per label against support", "Positive records (log scale)", "F1")
+    figure, axes = _blank(10, 6.4, "F1 per label against support", "Positive records (log scale)", "F1", bottom=0.95)
     shown = [index for index in range(len(names)) if support[index] > 0 and np.isfinite(f1[index])]
     groups = list(dict.fromkeys(names[index].rpartition(":")[0] for index in shown))
     axes.set_xscale("log")
@@ -103,8 +105,7 @@ def f1_against_support(names: Sequence[str], f1: Floats, support: NDArray[np.int
         )
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if any(groups):
-        figure.legend(loc="outside lower center", ncols=len(groups), fontsize=8.5, frameon=False, handletextpad=0.1)
-    figure.draw_without_rendering()  # fixes the layout that the places of the names depend on
+        figure.legend(loc="lower center", ncols=len(groups), fontsize=8.5, frameon=False, handletextpad=0.1)
     _label_points(axes, [(float(support[i]), float(f1[i]), names[i].rpartition(":")[2]) for i in shown])
     return figure
 
@@ -123,7 +124,7 @@ def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:
     """
     by = "epoch" if all("epoch" in entry for entry in history) else "step"
     figure = _figure(9, 3.8)
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, gridspec_kw=_margins(figure, wspace=0.18))
     _dress(left, "Loss", by.capitalize(), "")
     _dress(right, "F1 on dev", by.capitalize(), "")
     series: tuple[tuple[Axes, str, str], ...] = (
@@ -175,7 +176,9 @@ def reliability(truth: Bools, probabilities: Floats, bins: int = 10) -> Figure:
     error = float(np.abs(mean - rate) @ counts[filled] / max(counts.sum(), 1))
 
     figure = _figure(5.2, 5.6)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+    upper, lower = figure.subplots(
+        2, 1, sharex=True, height_ratios=[3.2, 1], gridspec_kw=_margins(figure, left=0.75, hspace=0.12)
+    )
     _dress(upper, f"Calibration over all labels  (ECE {error:.3f})", "", "Share that is true")
     _dress(lower, "", "Predicted probability", "Count (log)")
     upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1.2, label="perfect")
@@ -213,30 +216,43 @@ def label_confusion(truth: Bools, predicted: Bools, names: Sequence[str], title:
     with np.errstate(invalid="ignore"):
         share = (rows.T @ columns) / support[:, None]
     size = len(names) + 1
-    figure = _figure(3.4 + 0.46 * size, 2.6 + 0.40 * size)
-    axes = figure.subplots()
+    rows_shown = [f"{name}  n={int(count)}" for name, count in zip([*names, "(none)"], support, strict=True)]
+    left = 0.5 + 8 * _CHARACTER * max(map(len, rows_shown))
+    bottom = 0.6 + 0.7 * 8 * _CHARACTER * max(map(len, [*names, "(none)"]))
+    figure = _figure(left + 0.46 * size + 1.3, bottom + 0.40 * size + 0.45)
+    axes = figure.subplots(gridspec_kw=_margins(figure, left=left, bottom=bottom, right=1.3))
     axes.set_facecolor("#E6E6E6")  # rows without a record
     image = axes.imshow(np.ma.masked_invalid(share), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(size), [*names, "(none)"], rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-    rows_shown = [f"{name}  n={int(count)}" for name, count in zip([*names, "(none)"], support, strict=True)]
     axes.set_yticks(range(size), rows_shown, fontsize=8)
     axes.set(title=title, xlabel="Given", ylabel="True")
     for row, column in np.argwhere(share >= 0.005):
         colour = "white" if share[row, column] > 0.55 else "black"
         axes.text(column, row, f"{share[row, column]:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    figure.colorbar(image, label="Share of the true records", fraction=0.04, pad=0.02)
+    bar = axes.inset_axes((1 + 0.15 / (0.46 * size), 0, 0.16 / (0.46 * size), 1))
+    figure.colorbar(image, cax=bar, label="Share of the true records")
     return figure
 
 
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    return Figure(figsize=(width, height), dpi=_DPI)
 
 
-def _blank(width: float, height: float, title: str, x: str, y: str) -> tuple[Figure, Axes]:
+def _margins(
+    figure: Figure, left: float = 0.65, bottom: float = 0.55, right: float = 0.2, top: float = 0.4, **spaces: float
+) -> dict[str, float]:
+    """Where the axes lie in a figure, from margins in inches."""
+    width, height = figure.get_size_inches()
+    return {
+        "left": left / width, "bottom": bottom / height, "right": 1 - right / width, "top": 1 - top / height, **spaces
+    }  # fmt: skip
+
+
+def _blank(width: float, height: float, title: str, x: str, y: str, **margins: float) -> tuple[Figure, Axes]:
     figure = _figure(width, height)
-    axes = figure.subplots()
+    axes = figure.subplots(gridspec_kw=_margins(figure, **margins))
     _dress(axes, title, x, y)
     return figure, axes
 
@@ -266,23 +282,26 @@ def _label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> Non
     places = [(right, -3 + shift, side) for shift in (0, 8, -8) for right, side in sides]
     places += [(0, 7, "center"), (0, -13, "center")]
     places += [(right, -3 + shift, side) for shift in (17, -17, 26, -26) for right, side in sides]
-    for x, y, name in points:
-        best = None
-        for place in places:
-            text = _annotate(axes, (x, y), name, place)
-            box = text.get_window_extent()
-            text.remove()
-            if axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and not any(box.overlaps(other) for other in taken):
-                best = place
-                break
-        text = _annotate(axes, (x, y), name, best or places[0])
-        taken.append(text.get_window_extent())
-
-
-def _annotate(axes: Axes, point: tuple[float, float], name: str, place: tuple[int, int, str]) -> Annotation:
-    return axes.annotate(
-        name, point, place[:2], textcoords="offset points", ha=place[2], fontsize=7.5, color="#333333", zorder=4
-    )
+    scale = _DPI / 72
+    for (x, y, name), spot in zip(points, list(taken), strict=True):
+        text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=7.5, color="#333333", zorder=4)
+        size = text.get_window_extent()  # measured once: each look at a text costs as much as drawing it
+        boxes = []
+        for right, up, side in places:
+            start = {"left": 0.0, "center": size.width / 2, "right": size.width}[side]
+            middle = (spot.x0 + spot.x1) / 2, (spot.y0 + spot.y1) / 2
+            boxes.append(
+                Bbox.from_bounds(middle[0] + right * scale - start, middle[1] + up * scale, size.width, size.height)
+            )
+        free = (
+            number
+            for number, box in enumerate(boxes)
+            if axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and not any(box.overlaps(other) for other in taken)
+        )
+        best = next(free, 0)
+        text.xyann, side = places[best][:2], places[best][2]
+        text.set(ha=side)
+        taken.append(boxes[best])
 
 
 def _short_count(count: int) -> str:
