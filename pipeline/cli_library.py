@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.terminal import BAD_INPUT, SOME_FAILED, AsJson, Device, LabelProgress, Model, errors, escaped
+from pipeline.terminal import BAD_INPUT, SOME_FAILED, AsJson, Device, LabelProgress, Model, errors, escaped, inert
 
 
 def label(
@@ -105,7 +105,7 @@ def label(
     console.print(f"Model {predictor.name} ({predictor.fingerprint})", highlight=False)
     if dry_run:
         for one in planning.dry_run(inputs, predictor.fingerprint, out, format=input_format, gate=gate, force=force):
-            typer.echo(f"{one.path}: {one.error or one.state}")
+            typer.echo(inert(f"{one.path}: {one.error or one.state}"))
         return
     started = datetime.now(UTC)
     with LabelProgress(console) as report:

@@ -19,8 +19,6 @@ ahead; whatever they give is put in place here, one after the other in PubMed or
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -29,11 +27,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
-from pipeline.errors import InputError, Interrupted
+from pipeline.errors import InputError
 from pipeline.files import writing
 from pipeline.ingest import Ingested, ReadTask
 from pipeline.lock import hold
@@ -41,11 +38,13 @@ from pipeline.plan import DONE, Planned, find_inputs, plan
 from pipeline.predict import Predictor
 from pipeline.reasons import keep_reasons
 from pipeline.shards import Counts, LedgerEntry, Library, input_order, staged
+from pipeline.stopping import stoppable
 from pipeline.text import TEXT_VERSION
 from pipeline.view import current_labels
 from pipeline.viewfile import VIEW, ViewCounts, decisions_of, kept_view, view_stamp, write_view
 from pipeline.workers import Backend, LocalBackend
 
+_GO_ON = "the same command goes on from what is done"
 GATES = ("auto", "terms", "none")
 
 
@@ -143,7 +142,7 @@ def label(
     new = not out.exists()
     library = Library.open(out, create=True)
     results = []
-    with writing(out, lambda: "run the same command again"), hold(out), _stoppable(), _swept(library):
+    with writing(out, lambda: "run the same command again"), hold(out), stoppable(lambda: _GO_ON), _swept(library):
         ledger = library.ledger()
         planned = plan(paths, ledger, predictor.fingerprint, format=format, gate=gate, force=force)
         idle = all(one.state == DONE for one in planned)
@@ -164,24 +163,6 @@ def label(
             )
         view = _finish(library, predictor, ledger, results, jsonl=jsonl, reasons=reasons, report=report)
     return Labelled(results, out / VIEW, view.in_scope, view.out_of_scope, view.waiting)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does: readers are stopped, what they have staged is removed."""
-
-    def stop(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if main else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted("Stopped on request; the same command goes on from what is done.") from None
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

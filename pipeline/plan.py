@@ -106,10 +106,17 @@ def plan(
         name = input_name(path)
         before = ledger.get(name)
         try:
+            _check_name(path)
             planned.append(Planned(path, name, state(path, before), before))
         except InputError as error:
             planned.append(Planned(path, name, CHANGED, before, str(error)))
     return planned
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that is no text: it stands in the ledger, in tables and on terminals."""
+    if not path.name.isprintable():  # bytes that are no UTF-8 are among what is not
+        raise InputError(f"{path}: expected a file name of printable characters, found others; rename the file.")
 
 
 def dry_run(

@@ -19,9 +19,9 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,13 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallba
 from pipeline import corpus
 from pipeline.config import PretrainConfig
 from pipeline.device import Device, choose_device
-from pipeline.errors import InputError, Interrupted, OutputError
+from pipeline.errors import InputError, OutputError
 from pipeline.files import replacing_folder, writing
 from pipeline.fitting import Progress, last_checkpoint
 from pipeline.quiet import quiet_transformers
 from pipeline.readers import read
 from pipeline.records import Record
+from pipeline.stopping import stoppable
 
 _LIVER = re.compile(r"\bliver|hepat|\bhcc\b|cholangioc|chemoembol|embolization", re.IGNORECASE)
 _ONCOLOGY = re.compile(
@@ -81,16 +82,17 @@ def pretrain(
     Raises:
         InputError: a file cannot be read, or no text on the liver is left.
         OutputError: the output folder exists, there is nothing to resume, or nothing can be written.
-        Interrupted: ended by Ctrl-C; the message says how to go on.
+        Interrupted: ended by Ctrl-C or SIGTERM; the message says how to go on.
     """
     from transformers import set_seed
 
     chosen, checkpoints = choose_device(device), settings.output.with_name(settings.output.name + ".checkpoints")
     found = _check_output(settings.output, checkpoints, resume)
-    texts = select_texts(settings)
     set_seed(settings.seed)
     started, watch = time.monotonic(), _Losses(report)
-    with writing(settings.output.parent, lambda: _how_to_go_on(checkpoints)), _interruptible(checkpoints):
+    how_to_go_on = partial(_how_to_go_on, checkpoints)
+    with writing(settings.output.parent, how_to_go_on), stoppable(how_to_go_on):
+        texts = select_texts(settings)
         bert, tokenizer = _fitted_base(settings, texts, checkpoints / "vocabulary")
         trainer = _PretrainingTrainer(
             PretrainingModel(bert, settings.latent_dimensions, settings.cls_weight),
@@ -104,9 +106,9 @@ def pretrain(
         ]
         trainer.train(resume_from_checkpoint=str(found) if found else None)
         bert.config.hidden_dropout_prob = 0.1
-        with replacing_folder(settings.output) as partial, quiet_transformers():
-            bert.cpu().save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
+        with replacing_folder(settings.output) as folder, quiet_transformers():
+            bert.cpu().save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     shutil.rmtree(checkpoints)
     return Pretrained(
         settings.output, len(texts), len(tokenizer), watch.token_loss, watch.cls_loss, time.monotonic() - started
@@ -131,15 +133,6 @@ def _check_output(output: Path, checkpoints: Path, resume: bool) -> Path | None:
 def _how_to_go_on(checkpoints: Path) -> str:
     kept = last_checkpoint(checkpoints)
     return f"run the same command with --resume to go on from {kept.name}" if kept else "run the same command again"
-
-
-@contextmanager
-def _interruptible(checkpoints: Path) -> Iterator[None]:
-    """Say how to go on after Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"Stopped on request; {_how_to_go_on(checkpoints)}.") from None
 
 
 def _fitted_base(settings: PretrainConfig, texts: Sequence[str], folder: Path) -> tuple[Any, Any]:

@@ -27,10 +27,15 @@ def errors() -> Console:
 
 
 def escaped(text: str) -> str:
-    """``text`` without the power to style: brackets of a file name are no markup."""
+    """``text`` without the power to style or to steer: brackets of a file name are no markup, nor is an escape code."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape(inert(text))
+
+
+def inert(text: str) -> str:
+    """``text`` with a mark in place of what is no printable character, line ends apart."""
+    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
 
 
 def duration(seconds: float) -> str:

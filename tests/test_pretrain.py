@@ -1,5 +1,7 @@
 """Further pre-training on the sample corpus: a stock BERT comes out, with words of the field as tokens."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from pipeline.config import PretrainConfig, load_config
 from pipeline.corpus import read_examples
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import InputError, Interrupted, OutputError
 from pipeline.pretrain import latent_vectors, pretrain, select_texts
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +52,18 @@ def test_a_stock_bert_comes_out(settings):
     assert network.pooler is not None
     assert np.isfinite(done.token_loss)
     assert not list(done.folder.parent.glob("*.checkpoints"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_a_sentence(settings, number):
+    with pytest.raises(Interrupted, match="Stopped on request; run the same command again"):
+        pretrain(
+            settings.model_copy(update={"steps": 50}),
+            device="cpu",
+            report=lambda progress: os.kill(os.getpid(), number),
+        )
+    assert not settings.output.exists()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_held_out_texts_stay_out(settings):

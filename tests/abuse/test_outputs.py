@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import logging
+import os
 import re
 import shutil
 from pathlib import Path
@@ -168,6 +169,15 @@ def test_an_answer_does_not_steer_a_terminal():
         assert not STEERING.search(out.getvalue())
 
 
+def test_an_explanation_does_not_steer_a_terminal(tmp_path, command_line):
+    (tmp_path / "in.jsonl").write_text(
+        json.dumps({"title": TITLES[12], "abstract": f"{TITLES[13]}. {TITLES[0]}."}) + "\n"
+    )
+    code, out, err = command_line("explain", tmp_path / "in.jsonl")
+    assert code == 0, err
+    assert "chemoembolization" in out and not STEERING.search(out)
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -222,3 +232,34 @@ def test_logs_hold_no_text_of_records_above_debug(tmp_path, caplog):
         entries = list(read(path, gate=True))
     assert len(entries) == 3 and secret not in caplog.text
     assert not any(secret in getattr(entry, "reason", "") for entry in entries)
+
+
+def test_a_run_says_no_word_of_a_record(tmp_path, caplog, command_line):
+    secret = "wordsofarecord"
+    rows = [
+        {"title": f"{secret} {WHAT}", "abstract": f"{secret}."},
+        {"title": {secret: 1}},
+        {"title": f"{secret} of bones"},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + f"{{{secret}\n")
+    with caplog.at_level(logging.INFO):
+        code, out, err = command_line("label", tmp_path / "a.jsonl", "--out", tmp_path / "library")
+    assert code == 0, err
+    assert secret not in caplog.text + out + err
+    rejected = [path for path in (tmp_path / "library").rglob("*") if path.is_file() and "reject" in str(path)]
+    assert rejected and not any(secret in path.read_text(errors="replace") for path in rejected)
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.jsonl", b"\x1b[31m.jsonl", b"a\nb.jsonl"])
+def test_a_file_whose_name_is_no_text_is_refused_alone(tmp_path, command_line, name):
+    folder = tmp_path / "in"
+    for one in (name, b"[red] -x=1.jsonl"):
+        path = folder / os.fsdecode(one)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"title": WHAT}) + "\n")
+    for words in ((), ("--dry-run",)):
+        code, out, err = command_line("label", folder, "--out", tmp_path / "library", *words)
+        assert code == (0 if words else 1), err
+        assert not STEERING.search((out + err).replace("\n", ""))
+        assert "expected a file name of printable characters" in out + err and "[red] -x=1.jsonl" in out + err
+    assert command_line("verify", tmp_path / "library")[0] == 0
