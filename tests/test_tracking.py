@@ -177,6 +177,7 @@ def test_runs_of_one_experiment_lie_together(uri, client):
     experiment = client.get_experiment_by_name("together")
     assert {run.info.run_name for run in client.search_runs([experiment.experiment_id])} == {"a", "b"}
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "dev/f1_macro"
 
 
 def test_a_store_that_breaks_does_not_stop_the_work(uri, client, tmp_path, caplog):

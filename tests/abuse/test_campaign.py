@@ -39,16 +39,20 @@ def test_mutated_inputs(tmp_path, first):
     assert found["peak_mb"] < 1_000
 
 
+@pytest.fixture(scope="module")
+def predictor():
+    from pipeline.predict import Predictor
+
+    return Predictor.from_folder(str(HERE.parents[1] / "data" / "models" / "hepatag-mini"), "cpu")
+
+
 @pytest.mark.parametrize("seed", range(0, INPUTS or 40, 40))
-def test_what_goes_in_comes_out(tmp_path, seed):
+def test_what_goes_in_comes_out(predictor, tmp_path, seed):
     """Entries in = labelled + out of scope + rejected + deletions, in the counts of a run and on disk."""
     import pyarrow.parquet as pq
 
     from pipeline.label import label
-    from pipeline.predict import Predictor
     from pipeline.readers import read
-
-    predictor = Predictor.from_folder(str(HERE.parents[1] / "data" / "models" / "hepatag-mini"), "cpu")
 
     draw = random.Random(seed)
     folder = tmp_path / "in"

@@ -17,10 +17,10 @@ CANARY = "import pathlib; pathlib.Path('ran').write_text('')\n"
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A copy of the model in the box, to be broken; a file of the name “ran” beside it says that code of it has run."""
+def folder(trained, tmp_path, monkeypatch):
+    """A copy of a model, to be broken; a file of the name “ran” beside it says that code of it has run."""
     monkeypatch.chdir(tmp_path)
-    return Path(shutil.copytree(ROOT / "data" / "models" / "hepatag-mini", tmp_path / "model"))
+    return Path(shutil.copytree(trained.folder, tmp_path / "model"))
 
 
 def edit(path, change):
