@@ -225,7 +225,8 @@ def label_confusion(truth: Bools, predicted: Bools, names: Sequence[str], title:
     image = axes.imshow(np.ma.masked_invalid(share), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(size), [*names, "(none)"], rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(range(size), rows_shown, fontsize=8)
-    axes.set(title=title, xlabel="Given", ylabel="True")
+    axes.set_title(title, y=1)
+    axes.set(xlabel="Given", ylabel="True")
     for row, column in np.argwhere(share >= 0.005):
         colour = "white" if share[row, column] > 0.55 else "black"
         axes.text(column, row, f"{share[row, column]:.2f}", ha="center", va="center", fontsize=7, color=colour)
@@ -258,7 +259,8 @@ def _blank(width: float, height: float, title: str, x: str, y: str, **margins: f
 
 
 def _dress(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.set_title(title, y=1)  # a place of its own, which matplotlib then need not look for
+    axes.set(xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#E3E3E3", linewidth=0.7)
     axes.set_axisbelow(True)
