@@ -1,6 +1,7 @@
 """What the tests share: a two-layer BERT trained once per session, and the sample files."""
 
 import os
+import signal
 import sys
 
 # Before any Hugging Face import: no test may reach a hub.
@@ -10,6 +11,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Several processes share the cores, and their threads would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+# What a shell starts in the background ignores Ctrl-C, and hands that on to all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from pathlib import Path
 
