@@ -11,14 +11,15 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Several processes share the cores, and their threads would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
-# What a shell starts in the background ignores Ctrl-C, and hands that on to all that the tests start.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import TrainConfig, load_config
+
+# What a shell starts in the background ignores Ctrl-C, and hands that on to all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample"
