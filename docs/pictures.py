@@ -11,6 +11,7 @@ import sys
 import tempfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -53,14 +54,17 @@ def main() -> None:
                 # A picture of the page, not of its way there.
                 browser.run(f"document.documentElement.style.scrollBehavior = 'auto'; {script}; 0")
                 browser.run("new Promise((done) => setTimeout(done, 300))")
-                path = DOCS / "pictures" / f"{name}.png"
-                # A page has few colours: a palette makes the file a third as large.
-                Image.open(BytesIO(browser.picture())).convert("RGB").quantize(128).save(path, optimize=True)
-                if path.stat().st_size > LIMIT:
-                    raise SystemExit(f"{path}: {path.stat().st_size:,} bytes, more than {LIMIT:,}; make it smaller.")
-                print(f"{path.name}: {path.stat().st_size:,} bytes")  # noqa: T201
+                save(browser, DOCS / "pictures" / f"{name}.png", colours=128)
         finally:
             browser.close()
+
+
+def save(browser: Any, path: Path, *, colours: int) -> None:
+    """Write what a browser shows; a page has few colours, and a palette makes the file a third as large."""
+    Image.open(BytesIO(browser.picture())).convert("RGB").quantize(colours).save(path, optimize=True)
+    if path.stat().st_size > LIMIT:
+        raise SystemExit(f"{path}: {path.stat().st_size:,} bytes, more than {LIMIT:,}; make it smaller.")
+    print(f"{path.name}: {path.stat().st_size:,} bytes")  # noqa: T201
 
 
 if __name__ == "__main__":

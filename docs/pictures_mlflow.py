@@ -18,18 +18,15 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
 
-from PIL import Image
+from pictures import save
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
 STORE = ROOT / "out" / "pictures" / "mlflow"
-LIMIT = 150_000
-"""Bytes that a picture may have."""
 SORT = "metrics.`dev/f1_macro`"
 # MLflow opens its assistant on the first visit.
 QUIET = "localStorage['mlflow.assistant.panelOpen_v1'] = 'false';" + (
@@ -85,11 +82,7 @@ def take(address: str, shots: dict[str, tuple[int, int, str, str, str]]) -> None
                 browser.wait(f"document.body.innerText.includes({json.dumps(text)})", 120)
                 browser.run(script)
                 browser.run("new Promise((done) => setTimeout(done, 8000))")  # figures and rows come later
-                path = DOCS / "pictures" / f"mlflow-{name}.png"
-                Image.open(BytesIO(browser.picture())).convert("RGB").quantize(96).save(path, optimize=True)
-                if path.stat().st_size > LIMIT:
-                    raise SystemExit(f"{path}: {path.stat().st_size:,} bytes, more than {LIMIT:,}; make it smaller.")
-                print(f"{path.name}: {path.stat().st_size:,} bytes")  # noqa: T201
+                save(browser, DOCS / "pictures" / f"mlflow-{name}.png", colours=96)
         finally:
             browser.close()
 

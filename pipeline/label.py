@@ -44,8 +44,8 @@ from pipeline.view import current_labels
 from pipeline.viewfile import VIEW, ViewCounts, decisions_of, kept_view, view_stamp, write_view
 from pipeline.workers import Backend, LocalBackend
 
-_GO_ON = "the same command goes on from what is done"
 GATES = ("auto", "terms", "none")
+_GO_ON = "the same command goes on from what is done"
 
 
 @dataclass(frozen=True)

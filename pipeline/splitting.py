@@ -216,7 +216,7 @@ def text_bytes(data: bytes, start: int, end: int, *, plain: bool = False) -> byt
     title = data.find(b"<ArticleTitle", start, end)
     middle = data.find(b"</ArticleTitle", title, end)
     # Right after a journal: a title in a list of references, were there one, would be another article's.
-    if title < 0 or middle < 0 or not data[title - 20 : title].rstrip().endswith(b"</Journal>"):
+    if title < 0 or middle < 0 or not data[max(start, title - 40) : title].rstrip().endswith(b"</Journal>"):
         return data[start:end]
     abstract = data.find(b"<Abstract", middle, end)
     if (

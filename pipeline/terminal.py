@@ -34,8 +34,10 @@ def escaped(text: str) -> str:
 
 
 def inert(text: str) -> str:
-    """``text`` with a mark in place of what is no printable character, line ends apart."""
-    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
+    """Lines of text that cannot steer a terminal."""
+    from pipeline.citation import printable
+
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def duration(seconds: float) -> str:

@@ -98,7 +98,9 @@ class _MlflowRun:
         target = PurePosixPath(_artifact_name(name, ".png"))
         with self._surviving(), tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / target.name
-            figure.savefig(path, dpi=figure.dpi, pil_kwargs={"compress_level": 1})  # a tenth of the time saved
+            figure.savefig(
+                path, dpi=figure.dpi, pil_kwargs={"compress_level": 1}
+            )  # the usual 6 is a seventh of the time
             self._record({"kind": "file", "path": str(path), "folder": _folder_of(target)})
 
     def log_table(self, rows: list[dict[str, Any]], name: str) -> None:

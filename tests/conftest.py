@@ -12,6 +12,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample"
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory):
+    """A train file of 32 records and a dev file of 12, so that an epoch takes four steps."""
+    folder = tmp_path_factory.mktemp("few")
+    for name, count in (("train.jsonl", 32), ("dev.jsonl", 12)):
+        with (SAMPLE / name).open(encoding="utf-8") as lines:
+            (folder / name).write_text("".join(islice(lines, count)), encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

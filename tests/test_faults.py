@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -164,16 +163,6 @@ def test_a_clock_that_goes_back(predictor, tmp_path):
     assert {one.since.isoformat() for one in library.ledger().values()} == {ahead}
     label(INPUTS, predictor, tmp_path / "other")
     assert view(out).equals(view(tmp_path / "other"))
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory):
-    """A train file of 32 records and a dev file of 12: an epoch takes four steps."""
-    folder = tmp_path_factory.mktemp("few")
-    for name, count in (("train.jsonl", 32), ("dev.jsonl", 12)):
-        with (SAMPLE / name).open(encoding="utf-8") as lines:
-            (folder / name).write_text("".join(islice(lines, count)), encoding="utf-8")
-    return folder
 
 
 def small_run(few, output):

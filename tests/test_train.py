@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,16 +21,6 @@ from pipeline.train import checkpoints_of, plan, read_data, run_name, train
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample"
 NAMES = load_taxonomy().names
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory):
-    """A train file of 32 records and a dev file of 12, so that an epoch takes four steps."""
-    folder = tmp_path_factory.mktemp("few")
-    for name, count in (("train.jsonl", 32), ("dev.jsonl", 12)):
-        with (SAMPLE / name).open(encoding="utf-8") as lines:
-            (folder / name).write_text("".join(islice(lines, count)), encoding="utf-8")
-    return folder
 
 
 @pytest.fixture
