@@ -20,6 +20,9 @@ _SCALE = 0.2
 _PENALTY = 10.0
 """Weight of the squared weights, on standardised features, against the loss summed over records."""
 _ROUNDS = 100
+_FLOOR = 0.1
+"""The least spread of a feature, as a share of the middle one's. Channels that hardly move would get weights of hundreds:
+a small step of the body then throws the logits about, and int8 cannot hold them."""
 
 
 def start_at_frequencies(network: Any, truth: np.ndarray) -> None:
@@ -69,7 +72,8 @@ def fit_head(network: Any, batches: Sequence[dict[str, Any]], rows: Sequence[Seq
 
 def _logistic(features: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights (labels, features) and biases (labels,) of one logistic regression per label."""
-    mean, spread = features.mean(dim=0), features.std(dim=0).clamp(min=1e-4)
+    mean, spread = features.mean(dim=0), features.std(dim=0)
+    spread = spread.clamp(min=max(_FLOOR * float(spread.median()), 1e-4))
     inputs = (features - mean) / spread
     weight = torch.zeros(inputs.shape[1], truth.shape[1], requires_grad=True)
     bias = _log_odds(truth.numpy()).requires_grad_()

@@ -73,3 +73,13 @@ def test_another_kind_of_head_is_told(texts):
     small = DistilBertConfig(vocab_size=400, dim=16, n_layers=1, n_heads=2, hidden_dim=16, num_labels=3)
     with pytest.raises(ConfigError, match=r"BERT's head .*found DistilBertForSequenceClassification"):
         fit_head(DistilBertForSequenceClassification(small), *texts)
+
+
+def test_a_channel_that_hardly_moves_gets_no_huge_weight(network, texts):
+    batches, rows, truth = texts
+    norm = network.base_model.encoder.layer[-1].output.LayerNorm
+    with torch.no_grad():
+        norm.weight[3], norm.weight[7] = 1e-4, 1e-3
+    fit_head(network, batches, rows, truth)
+    size = network.classifier.weight.abs()
+    assert size[:, [3, 7]].max() < size.max()
