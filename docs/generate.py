@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.cli import PANELS, app
-from pipeline.config import PretrainConfig, TrainConfig
+from pipeline.config import DistillConfig, PretrainConfig, TrainConfig
 
 MADE = "<!-- Made by docs/generate.py from the code; do not edit. -->"
 TYPES = {str: "text", Path: "path", int: "whole number", float: "number", bool: "true or false"}
@@ -30,6 +30,7 @@ VALUES = {
 }
 CONFIGS = (
     (TrainConfig, "hepatag train", "configs/demo.yaml"),
+    (DistillConfig, "hepatag distill", "configs/small.yaml"),
     (PretrainConfig, "hepatag pretrain", "configs/pretrain.yaml"),
 )
 
@@ -99,8 +100,13 @@ def config_page() -> str:
         lines += [f"## {command}", "", inspect.cleandoc(kind.__doc__ or ""), ""]
         if (Path(__file__).parents[1] / example).is_file():
             lines += [f"An example: `{example}`.", ""]
+        known = {
+            key for other, _, _ in CONFIGS if issubclass(kind, other) and kind is not other for key in _keys(other, "")
+        }
+        if known:
+            lines += ["All keys of `hepatag train`, and these:", ""]
         lines += ["| key | values | default | meaning |", "|---|---|---|---|"]
-        lines += [*_keys(kind, ""), ""]
+        lines += [*(key for key in _keys(kind, "") if key not in known), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

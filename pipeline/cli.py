@@ -81,7 +81,14 @@ FETCH = (cli_fetch.mirror, cli_fetch.fetch)
 LIBRARY = (cli_library.label, cli_library.show, cli_status.status, cli_status.verify, cli_status.labels)
 READ = (cli_read.query, cli_read.export, cli_read.digest, cli_map.map, cli_explain.explain)
 CURATE = (cli_curate.queue, cli_curate.adopt, cli_curate.agree, cli_curate.audit)
-MODELS = (cli_models.train, cli_models.pretrain, cli_models.optimize, cli_models.evaluate, cli_models.ui)
+MODELS = (
+    cli_models.train,
+    cli_models.pretrain,
+    cli_models.distill,
+    cli_models.optimize,
+    cli_models.evaluate,
+    cli_models.ui,
+)
 RUNS = (
     cli_runs.sweep,
     cli_runs.runs,

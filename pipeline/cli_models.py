@@ -1,37 +1,66 @@
-"""Commands that make and judge models: train, pretrain, optimize, evaluate, ui."""
+"""Commands that make and judge models: train, pretrain, distill, optimize, evaluate, ui."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.terminal import AsJson, Device, TrainProgress, duration, errors, escaped
+
+if TYPE_CHECKING:
+    from pipeline.config import TrainConfig
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides such as training.epochs=3.", metavar="[KEY=VALUE]...")
 ]
 
 
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
+
+
 def train(
     config: Annotated[Path, typer.Argument(help="A YAML config; the shipped ones are in configs/.")],
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
-    ] = False,
+    resume: Resume = False,
+    dry_run: DryRun = False,
     device: Device = "auto",
 ) -> None:
     """Train a model from a config and record the run in MLflow.
 
     Example: `hepatag train configs/demo.yaml training.epochs=3`
     """
-    from pipeline import train as training
-    from pipeline.config import TrainConfig, load_config, to_yaml
+    from pipeline.config import TrainConfig
 
-    settings = load_config(TrainConfig, config, overrides or ())
+    _train(TrainConfig, config, overrides, resume=resume, dry_run=dry_run, device=device)
+
+
+def distill(
+    config: Annotated[Path, typer.Argument(help="A YAML config such as configs/small.yaml.")],
+    overrides: Overrides = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    device: Device = "auto",
+) -> None:
+    """Train a smaller, faster model that learns from a larger one, on unlabelled abstracts too.
+
+    Example: `hepatag distill configs/small.yaml teaching.layers=[0,2,5]`
+    """
+    from pipeline.config import DistillConfig
+
+    _train(DistillConfig, config, overrides, resume=resume, dry_run=dry_run, device=device)
+
+
+def _train(
+    kind: type[TrainConfig], config: Path, overrides: list[str] | None, *, resume: bool, dry_run: bool, device: str
+) -> None:
+    from pipeline import train as training
+    from pipeline.config import load_config, to_yaml
+
+    settings = load_config(kind, config, overrides or ())
     console = errors()
     if dry_run:
         plan = training.plan(settings, device)
@@ -39,7 +68,8 @@ def train(
         for warning in plan.data.warnings:
             console.print(f"Warning: {escaped(warning)}.", highlight=False)
         typer.echo(f"device: {plan.device.name}")
-        typer.echo(f"records: {len(plan.data.train)} train, {len(plan.data.dev)} dev; {plan.steps} steps")
+        more = f", {len(plan.data.unlabelled)} unlabelled" if plan.data.unlabelled else ""
+        typer.echo(f"records: {len(plan.data.train)} train{more}, {len(plan.data.dev)} dev; {plan.steps} steps")
         typer.echo("labels in train: " + ", ".join(f"{name} {count}" for name, count in plan.data.counts.items()))
         typer.echo(f"estimated time: {duration(plan.seconds)}")
         return
@@ -65,7 +95,7 @@ def train(
 def pretrain(
     config: Annotated[Path, typer.Argument(help="A YAML config such as configs/pretrain.yaml.")],
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    resume: Resume = False,
     device: Device = "auto",
 ) -> None:
     """Fit a base model to the field on unlabelled abstracts.

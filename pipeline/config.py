@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
 
@@ -23,6 +23,16 @@ MAX_CONFIG_DEPTH = 20
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 
 
+def _listed(value: Any) -> Any:
+    """A single one will do where a list is expected."""
+    return [value] if isinstance(value, str | Path | int) else value
+
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(_listed)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -30,17 +40,10 @@ class _Strict(BaseModel):
 class DataConfig(_Strict):
     """The labelled files."""
 
-    train: tuple[Path, ...]
+    train: Paths
     """Labelled JSONL files to learn from; a single path will do."""
-    dev: tuple[Path, ...]
+    dev: Paths
     """Labelled JSONL files for early stopping and thresholds; never part of `train`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_is_a_list(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        return {key: [value] if isinstance(value, str | Path) else value for key, value in values.items()}
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -149,12 +152,39 @@ class TrainConfig(_Strict):
         return self
 
 
+class TeachingConfig(_Strict):
+    """Whom a model learns from, and on what."""
+
+    teachers: Names = Field(min_length=1)
+    """Folders of trained models, or names of shipped ones: the mean of their calibrated probabilities is the target."""
+    layers: Numbers = ()
+    """Layers of the base model that are kept, counted from 0; none given keeps all."""
+    unlabelled: Paths = ()
+    """Abstracts without labels, in any format that `hepatag label` reads; those that pass the gate teach too."""
+    held_out: Paths = ()
+    """Labelled files whose texts are left out of these: every set that a figure is reported on."""
+    truth: float = Field(0.5, ge=0, le=1)
+    """Weight of a human label beside the teacher's probability, on labelled texts."""
+
+    @model_validator(mode="after")
+    def _layers_rise(self) -> Self:
+        if any(number < 0 for number in self.layers) or list(self.layers) != sorted(set(self.layers)):
+            raise ValueError("layers must be rising numbers from 0, each once, such as [0, 2, 5]")
+        return self
+
+
+class DistillConfig(TrainConfig):
+    """A training run in which a smaller model learns from a larger one."""
+
+    teaching: TeachingConfig
+
+
 class PretrainConfig(_Strict):
     """Further pre-training of a base model on unlabelled texts."""
 
-    corpus: tuple[Path, ...]
+    corpus: Paths
     """Files of abstracts without labels, in any format that `hepatag label` reads."""
-    held_out: tuple[Path, ...] = ()
+    held_out: Paths = ()
     """Labelled files whose texts are left out of the corpus: every set that a figure is reported on."""
     base_model: str
     """Name on the Hugging Face hub, or a local folder."""

@@ -53,18 +53,34 @@ class Fitted:
     interrupted: bool
 
 
+@dataclass(frozen=True)
+class Lessons:
+    """What a network learns: examples, and their targets (examples, labels) from 0 to 1.
+
+    ``scores`` of the same shape are the rules' in the texts; None leaves them to the shipped rules.
+    """
+
+    examples: Sequence[Example]
+    targets: np.ndarray
+    scores: np.ndarray | None = None
+
+    @classmethod
+    def of_labels(cls, examples: Sequence[Example], scores: np.ndarray | None = None) -> Lessons:
+        """The labels themselves as targets."""
+        return cls(examples, label_matrix(examples, load_taxonomy()), scores)
+
+
 class TrainingTexts(torch.utils.data.Dataset[dict[str, Any]]):
-    """Examples as token ids and label vectors (labels,), float32.
+    """Lessons as token ids and target vectors (labels,), float32.
 
     With ``augment``, each epoch drops hints and sentences anew; the draw depends on seed, epoch and position alone, so
     a resumed run sees what an undisturbed one would have.
     """
 
-    def __init__(
-        self, examples: Sequence[Example], tokenizer: Any, config: ModelConfig, scores: np.ndarray | None = None
-    ) -> None:
-        self.examples, self.tokenizer, self.config = list(examples), tokenizer, config
-        self.truth = label_matrix(self.examples, load_taxonomy()).astype(np.float32)
+    def __init__(self, lessons: Lessons, tokenizer: Any, config: ModelConfig) -> None:
+        self.examples, self.tokenizer, self.config = list(lessons.examples), tokenizer, config
+        self.truth = lessons.targets.astype(np.float32)
+        scores = lessons.scores
         # Made once: the rules take longer than the tokenizer.
         self.hints = [
             hints_of(example.record, None if scores is None else scores[row]) if config.hints else ""
@@ -139,31 +155,61 @@ def dev_scores(truth: np.ndarray, probabilities: np.ndarray, opinions: np.ndarra
 def fit(
     network: Any,
     tokenizer: Any,
-    train: Sequence[Example],
+    lessons: Lessons,
     dev: Sequence[Example],
     model: ModelConfig,
     settings: TrainingConfig,
     device: Device,
     checkpoints: Path,
     *,
-    scores: np.ndarray | None = None,
     resume: Path | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> Fitted:
     """Train until the epochs are done, dev stops to improve, or Ctrl-C; the network then holds the best weights.
 
-    ``scores`` (records, labels) are the rules' on ``train``, in place of those of the shipped rules. ``resume`` is a
-    checkpoint folder inside ``checkpoints``. After an interruption the last step is a checkpoint too.
+    ``resume`` is a checkpoint folder inside ``checkpoints``. After an interruption the last step is a checkpoint too.
     """
-    texts = TrainingTexts(train, tokenizer, model, scores)
+    texts = TrainingTexts(lessons, tokenizer, model)
     texts.augment = settings
     if settings.fit_head and not resume:
         fit_head(network.to(device.kind), *_by_length(texts, _Collator(tokenizer.pad_token_id), device), texts.truth)
     watch = _Watch(texts, report, settings)
-    steps_per_epoch = -(-len(train) // (settings.batch_size * settings.accumulate))
+    arguments = _arguments(settings, len(texts), device, checkpoints)
+    callbacks: list[TrainerCallback] = [watch]
+    if settings.patience:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
+    watched = TrainingTexts(Lessons.of_labels(dev), tokenizer, model)
+    opinions = opinions_in(watched.hints) if model.hints else None
+    trainer = _Trainer(
+        model=network,
+        args=arguments,
+        data_collator=_Collator(tokenizer.pad_token_id),
+        train_dataset=texts,
+        eval_dataset=watched,
+        compute_loss_func=make_loss(settings, texts.truth),
+        compute_metrics=lambda out: dev_scores(
+            np.asarray(out.label_ids) > 0.5, 1 / (1 + np.exp(-np.asarray(out.predictions))), opinions
+        ),
+        callbacks=callbacks,
+        optimizers=(_optimizer(network, settings), None),
+    )
+    # The Trainer's own printing of logs would stand in the way of the progress bar.
+    trainer.callback_handler.callbacks = [
+        one for one in trainer.callback_handler.callbacks if type(one).__name__ != "PrinterCallback"
+    ]
+    started = time.monotonic()
+    with _interruptible(watch), quiet_transformers():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    seconds = time.monotonic() - started
+    return Fitted(network.cpu(), watch.history, watch.rate, seconds, watch.interrupted)
+
+
+def _arguments(settings: TrainingConfig, texts: int, device: Device, checkpoints: Path) -> TrainingArguments:
+    """The settings in the words of transformers, for so many texts."""
+    steps_per_epoch = -(-texts // (settings.batch_size * settings.accumulate))
     every = max(1, steps_per_epoch // settings.evaluations_per_epoch)
     steps = max(1, round(steps_per_epoch * settings.epochs))
-    arguments = TrainingArguments(
+    return TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
@@ -191,33 +237,6 @@ def fit(
         remove_unused_columns=False,
         label_names=["labels"],
     )
-    callbacks: list[TrainerCallback] = [watch]
-    if settings.patience:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
-    watched = TrainingTexts(dev, tokenizer, model)
-    opinions = opinions_in(watched.hints) if model.hints else None
-    trainer = _Trainer(
-        model=network,
-        args=arguments,
-        data_collator=_Collator(tokenizer.pad_token_id),
-        train_dataset=texts,
-        eval_dataset=watched,
-        compute_loss_func=make_loss(settings, texts.truth),
-        compute_metrics=lambda out: dev_scores(
-            np.asarray(out.label_ids) > 0.5, 1 / (1 + np.exp(-np.asarray(out.predictions))), opinions
-        ),
-        callbacks=callbacks,
-        optimizers=(_optimizer(network, settings), None),
-    )
-    # The Trainer's own printing of logs would stand in the way of the progress bar.
-    trainer.callback_handler.callbacks = [
-        one for one in trainer.callback_handler.callbacks if type(one).__name__ != "PrinterCallback"
-    ]
-    started = time.monotonic()
-    with _interruptible(watch), quiet_transformers():
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    seconds = time.monotonic() - started
-    return Fitted(network.cpu(), watch.history, watch.rate, seconds, watch.interrupted)
 
 
 def _by_length(
@@ -235,7 +254,7 @@ def seconds_per_text(
     network: Any, tokenizer: Any, train: Sequence[Example], model: ModelConfig, device: Device
 ) -> float:
     """Measured time of one training step per text, on a batch of texts of ordinary length."""
-    texts = TrainingTexts(train[: min(len(train), 64)], tokenizer, model)
+    texts = TrainingTexts(Lessons.of_labels(train[: min(len(train), 64)]), tokenizer, model)
     items = sorted((texts[i] for i in range(len(texts))), key=lambda item: len(item["input_ids"]))
     middle = items[max(0, len(items) // 2 - 4) : len(items) // 2 + 4]
     batch = {name: tensor.to(device.kind) for name, tensor in _Collator(tokenizer.pad_token_id)(middle).items()}

@@ -21,8 +21,8 @@ _PENALTY = 10.0
 """Weight of the squared weights, on standardised features, against the loss summed over records."""
 _ROUNDS = 100
 _FLOOR = 0.1
-"""The least spread of a feature, as a share of the middle one's. Channels that hardly move would get weights of hundreds:
-a small step of the body then throws the logits about, and int8 cannot hold them."""
+"""The least spread of a feature, as a share of the middle one's. Channels that hardly move would get weights of
+hundreds: a small step of the body then throws the logits about, and int8 cannot hold them."""
 
 
 def start_at_frequencies(network: Any, truth: np.ndarray) -> None:

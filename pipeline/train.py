@@ -2,7 +2,7 @@
 
 1. Read and check the examples.
 2. Load the base model with a head for the scheme.
-3. Ask the keyword rules, fitted on the other folds, about each training text.
+3. Ask the keyword rules, fitted on the other folds, about each training text; in distillation, the teacher too.
 4. Fit the network, watching dev.
 5. Calibrate and choose thresholds on dev.
 6. Score dev.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import __version__, config, corpus, decision, metrics, model, modelcard, recording, tracking
-from pipeline.config import TrainConfig
+from pipeline.config import DistillConfig, TrainConfig
 from pipeline.corpus import Example
 from pipeline.device import Device, choose_device
 from pipeline.errors import InputError, Interrupted, OutputError
@@ -43,12 +43,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """The examples of a run, what is worth a warning about them, and their label counts."""
+    """The examples of a run, what is worth a warning about them, and their label counts; ``unlabelled`` only teach."""
 
     train: list[Example]
     dev: list[Example]
     warnings: list[str]
     counts: dict[str, int]
+    unlabelled: list[Example]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     report: Callable[[Progress], None] | None = None,
-    warn: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] = lambda text: None,
     config_file: Path | None = None,
     tags: Mapping[str, str] | None = None,
     params: Mapping[str, object] | None = None,
@@ -108,6 +109,7 @@ def train(
     """
     from pipeline.fitting import fit
     from pipeline.head import start_at_frequencies
+    from pipeline.teaching import teach
 
     chosen = choose_device(device)
     checkpoint = _check_output(settings, resume)
@@ -116,8 +118,7 @@ def train(
     if not checkpoint:
         _start_checkpoints(settings)
     for warning in data.warnings:
-        if warn:
-            warn(warning)
+        warn(warning)
     with ExitStack() as stack:
         stack.enter_context(writing(settings.output.parent, lambda: _how_to_go_on(settings)))
         stack.callback(_drop_without_checkpoint, checkpoints_of(settings))
@@ -128,10 +129,10 @@ def train(
         network, tokenizer = _load_base(settings)
         start_at_frequencies(network, corpus.label_matrix(data.train, load_taxonomy()))
         # 3. Opinions, 4. the network
+        lessons = teach(settings, data.train, data.unlabelled, rule_scores(settings, data.train), chosen)
         fitted = fit(
-            network, tokenizer, data.train, data.dev, settings.model, settings.training, chosen,
-            checkpoints_of(settings), scores=rule_scores(settings, data.train), resume=checkpoint,
-            report=_both(report, run),
+            network, tokenizer, lessons, data.dev, settings.model, settings.training, chosen,
+            checkpoints_of(settings), resume=checkpoint, report=_both(report, run),
         )  # fmt: skip
         if fitted.interrupted:
             raise Interrupted(
@@ -160,10 +161,11 @@ def plan(settings: TrainConfig, device: str = "auto") -> Plan:
     data = read_data(settings)
     network, tokenizer = _load_base(settings)
     per_text = seconds_per_text(network, tokenizer, data.train, settings.model, chosen)
-    steps = round(len(data.train) * settings.training.epochs / settings.training.batch_size)
+    texts = len(data.train) + len(data.unlabelled)
+    steps = round(texts * settings.training.epochs / settings.training.batch_size)
     # A dev text costs a forward pass only: about a third of a training step.
     evaluations = settings.training.epochs * settings.training.evaluations_per_epoch
-    seconds = per_text * (len(data.train) * settings.training.epochs + len(data.dev) * evaluations / 3)
+    seconds = per_text * (texts * settings.training.epochs + len(data.dev) * evaluations / 3)
     return Plan(settings, chosen, data, steps, seconds)
 
 
@@ -192,7 +194,12 @@ def read_data(settings: TrainConfig) -> Data:
         )
     missing = corpus.missing_labels(train_set, taxonomy)
     warnings = [f"no positive example of {', '.join(missing)} in train: the model cannot learn it"] if missing else []
-    return Data(train_set, dev_set, warnings, corpus.label_counts(train_set, taxonomy))
+    unlabelled = []
+    if isinstance(settings, DistillConfig):
+        from pipeline.teaching import read_unlabelled
+
+        unlabelled = read_unlabelled(settings.teaching, [*train_set, *dev_set])
+    return Data(train_set, dev_set, warnings, corpus.label_counts(train_set, taxonomy), unlabelled)
 
 
 def rule_scores(settings: TrainConfig, examples: list[Example]) -> np.ndarray | None:
@@ -251,13 +258,18 @@ def _load_base(settings: TrainConfig) -> tuple[Any, Any]:
     from transformers import set_seed
 
     set_seed(settings.training.seed)  # the fresh head is drawn here
-    return model.load_base(
+    network, tokenizer = model.load_base(
         settings.model.base_model,
         settings.model.revision,
         max_length=settings.model.max_length,
         hints=settings.model.hints,
         attention_dropout=settings.model.attention_dropout,
     )
+    if isinstance(settings, DistillConfig) and settings.teaching.layers:
+        from pipeline.teaching import keep_layers
+
+        keep_layers(network, settings.teaching.layers)
+    return network, tokenizer
 
 
 def _check_output(settings: TrainConfig, resume: bool) -> Path | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import PretrainConfig, TrainConfig, differences, load_config, to_yaml
+from pipeline.config import DistillConfig, PretrainConfig, TrainConfig, differences, load_config, to_yaml
 from pipeline.errors import ConfigError
 from pipeline.sweep_config import SweepConfig
 
@@ -171,10 +171,10 @@ def test_there_are_shipped_configs():
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_config_loads_and_has_its_command_on_top(path):
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    command = re.search(rf"hepatag (train|pretrain|sweep) configs/{path.name}", first)
+    command = re.search(rf"hepatag (train|distill|pretrain|sweep) configs/{path.name}", first)
     assert first.startswith("# hepatag ")
     assert command, first
-    kinds = {"train": TrainConfig, "pretrain": PretrainConfig, "sweep": SweepConfig}
+    kinds = {"train": TrainConfig, "distill": DistillConfig, "pretrain": PretrainConfig, "sweep": SweepConfig}
     config = load_config(kinds[command[1]], path)
     # Only differences stand in the file: no key repeats its default.
     for name, value in differences_of_file(path):
