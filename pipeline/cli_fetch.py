@@ -108,7 +108,7 @@ corpus = typer.Typer(no_args_is_help=True, help="Make labelled files to train on
 
 @corpus.command()
 def hydrate(
-    labels: Annotated[Path, typer.Argument(help="JSON Lines with pmid or doi, and labels.")],
+    labels: Annotated[Path, typer.Argument(help="JSON Lines with pmid, doi or id, and labels.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The labelled file to write, JSON Lines; .gz compresses.")],
     sources: Annotated[
         list[Path] | None,

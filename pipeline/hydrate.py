@@ -35,8 +35,8 @@ DOIS = 100
 class Hydrated:
     """The outcome.
 
-    ``asked`` rows of labels became ``examples``, ``in_scope`` of them with labels. ``missing`` (PMIDs, DOIs where there
-    is none) have no text in the source; they stand in ``missing_file`` too. ``repeated`` name articles that the labels
+    ``asked`` rows of labels became ``examples``, ``in_scope`` of them with labels. ``missing`` (PMIDs, else DOIs, else
+    ids) have no text in the source; they stand in ``missing_file`` too. ``repeated`` name articles that the labels
     held twice, of which the first is kept.
     """
 
@@ -57,12 +57,13 @@ class Hydrated:
 class _Wanted:
     pmid: int | None
     doi: str
+    id: str
     labels: dict[str, list[str]]
     split: str
 
     @property
     def name(self) -> str:
-        return str(self.pmid) if self.pmid else self.doi
+        return str(self.pmid) if self.pmid else self.doi or self.id
 
 
 def hydrate(
@@ -76,7 +77,8 @@ def hydrate(
     """Write a labelled file that `corpus.read_examples` takes.
 
     Args:
-        labels: JSON Lines with ``pmid`` or ``doi`` and ``labels``, as ``data/gold/labels.jsonl``.
+        labels: JSON Lines with ``labels`` and ``pmid`` or ``doi``, as ``data/gold/labels.jsonl``; for texts that have
+            neither, ``id`` as a source writes it.
         out: the file to write; compressed where its name ends in ``.gz``.
         sources: input files of any format, folders of PubMed XML, or libraries, which take the place of the network.
             A library holds the text of what passed the gate only.
@@ -116,7 +118,9 @@ def _read_wanted(path: Path) -> list[_Wanted]:
     taxonomy, wanted = load_taxonomy(), []
     for place, row in read_rows(path):
         if not isinstance(row, dict) or not isinstance(row.get("labels"), dict):
-            raise InputError(f"{place}: expected an object with pmid or doi and labels, found something else; mend it.")
+            raise InputError(
+                f"{place}: expected an object with labels and pmid, doi or id, found something else; mend it."
+            )
         pmid, scheme = row.get("pmid"), row.get("scheme", taxonomy.version)
         doi = plain_doi(str(row.get("doi") or "")).lower()
         if scheme != taxonomy.version:
@@ -124,11 +128,14 @@ def _read_wanted(path: Path) -> list[_Wanted]:
                 f"{place}: expected labels of scheme {taxonomy.version}, found scheme {scheme}; use the hepatag "
                 "version that belongs to it."
             )
-        if not (doi if pmid is None else _is_pmid(pmid)):
+        own = row.get("id") or ""
+        if not (doi or (own and isinstance(own, str)) if pmid is None else _is_pmid(pmid)):
             raise InputError(
-                f"{place}: expected a PMID or a DOI, found {pmid!r} and {row.get('doi')!r}; correct or remove it."
+                f"{place}: expected a PMID, a DOI or an id, found {pmid!r}, {row.get('doi')!r} and {own!r}; correct or "
+                "remove it."
             )
-        wanted.append(_Wanted(pmid, doi, _checked(row["labels"], place, taxonomy), str(row.get("split") or "")))
+        names = _checked(row["labels"], place, taxonomy)
+        wanted.append(_Wanted(pmid, doi, "" if pmid or doi else own, names, str(row.get("split") or "")))
     if not wanted:
         raise InputError(f"{path}: expected labels, one record a line, found none.")
     return wanted
@@ -147,7 +154,7 @@ def _checked(labels: dict[str, Any], place: str, taxonomy: Taxonomy) -> dict[str
 def _fetch_all(out: Path, wanted: list[_Wanted], entrez: Entrez, tell: Callable[[str, int, int], None]) -> Path:
     """Fetch the citations to a file beside ``out``."""
     pmids = [str(one.pmid) for one in wanted if one.pmid]
-    dois = sorted({one.doi for one in wanted if not one.pmid})
+    dois = sorted({one.doi for one in wanted if one.doi and not one.pmid})
     for start in range(0, len(dois), DOIS):
         tell("finding PMIDs of DOIs", start, len(dois))
         # A quotation mark would end the phrase; no DOI needs one.
@@ -180,6 +187,7 @@ class _Finder:
     def __init__(self, wanted: list[_Wanted]) -> None:
         self._pmids = {one.pmid for one in wanted if one.pmid}
         self._dois = {one.doi for one in wanted if one.doi}
+        self._ids = {one.id for one in wanted if one.id}
         self._records: dict[str, tuple[int, Record]] = {}
         self._by_doi: dict[str, str] = {}
         self._turn = 0
@@ -191,7 +199,7 @@ class _Finder:
         for entry in entries:
             if isinstance(entry, Deletion):
                 self._records.pop(str(entry.pmid), None)
-            elif isinstance(entry, Record) and (entry.pmid in self._pmids or entry.doi.lower() in self._dois):
+            elif isinstance(entry, Record) and self._wants(entry):
                 key = str(entry.pmid) if entry.pmid else entry.id
                 turn, before = self._records.get(key, (0, entry))
                 if turn < self._turn or entry.version >= before.version:
@@ -199,9 +207,12 @@ class _Finder:
                 if entry.doi:
                     self._by_doi[entry.doi.lower()] = key
 
+    def _wants(self, entry: Record) -> bool:
+        return entry.pmid in self._pmids or entry.doi.lower() in self._dois or entry.id in self._ids
+
     def find(self, one: _Wanted) -> Record | None:
-        """The record of an article, by PMID, else by DOI."""
-        for key in (str(one.pmid) if one.pmid else "", self._by_doi.get(one.doi, "") if one.doi else ""):
+        """The record of an article, by PMID, else by DOI, else by its id in the source."""
+        for key in (str(one.pmid) if one.pmid else "", self._by_doi.get(one.doi, "") if one.doi else "", one.id):
             if key in self._records:
                 return self._records[key][1]
         return None

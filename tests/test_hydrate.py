@@ -113,6 +113,18 @@ def test_from_dumps_the_newest_text_counts(gold, tmp_path):
     )  # fmt: skip
 
 
+def test_what_has_neither_is_found_by_the_id_of_its_source(gold, tmp_path):
+    notes = tmp_path / "notes.jsonl"
+    notes.write_text("".join(json.dumps({"id": name, "title": f"On {name}"}) + "\n" for name in ("r1", "r2", "r3")))
+    labels = gold(row(labels=HCC) | {"id": "r2"}, row() | {"id": "r9"}, row(99001050) | {"id": "r1"})
+    done = hydrate(labels, tmp_path / "train.jsonl", sources=[notes, *DUMPS])
+    assert done.missing == ("r9",)
+    found = read_examples([tmp_path / "train.jsonl"])
+    assert [one.record.id for one in found] == ["r2", "99001050"]
+    assert found[0].record.title == "On r2"
+    assert found[0].labels
+
+
 def test_from_a_folder_of_dumps(gold, tmp_path):
     done = hydrate(gold(row(99001050)), tmp_path / "train.jsonl.gz", sources=[SAMPLE])
     assert done.examples == 1
