@@ -10,7 +10,26 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.terminal import BAD_INPUT, SOME_FAILED, AsJson, Device, LabelProgress, Model, errors, escaped, inert
+from pipeline.terminal import (
+    BAD_INPUT,
+    SOME_FAILED,
+    AsJson,
+    Device,
+    LabelProgress,
+    Model,
+    Precision,
+    Recall,
+    errors,
+    escaped,
+    inert,
+)
+
+Backend = Annotated[
+    str, typer.Option(help="torch, onnx, openvino, or auto: the fastest that hepatag optimize made files for.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Cores that the model uses, less those that read.", show_default="all")
+]
 
 
 def label(
@@ -54,13 +73,10 @@ def label(
         ),
     ] = None,
     device: Device = "auto",
-    backend: Annotated[
-        str, typer.Option(help="torch, onnx, openvino, or auto: the fastest that hepatag optimize made files for.")
-    ] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Cores that the model uses, less those that read.", show_default="all"),
-    ] = None,
+    backend: Backend = "auto",
+    threads: Threads = None,
+    recall: Recall = 0.95,
+    precision: Precision = 0.80,
     as_json: AsJson = False,
 ) -> None:
     """Label files and keep the results as Parquet.
@@ -101,6 +117,7 @@ def label(
         lambda loaded: console.print(f"Model runs on {loaded.place}", highlight=False),
         backend=_runtime(backend, ray),
         threads=threads,
+        dial=(recall, precision),
     )
     console.print(f"Model {predictor.name} ({predictor.fingerprint})", highlight=False)
     if dry_run:

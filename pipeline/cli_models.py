@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.terminal import AsJson, Device, TrainProgress, duration, errors, escaped
+from pipeline.terminal import AsJson, Device, Precision, Recall, TrainProgress, duration, errors, escaped
 
 if TYPE_CHECKING:
     from pipeline.config import TrainConfig
@@ -147,11 +147,11 @@ def evaluate(
     model: Annotated[str, typer.Option("--model", "-m", help="A model folder, rules, or tfidf.")] = "hepatag-mini",
     against: Annotated[str | None, typer.Option(help="A second labeller: does the first beat it?")] = None,
     train_files: Annotated[list[Path] | None, typer.Option("--train", help="Labelled files to fit tfidf on.")] = None,
-    recall: Annotated[float, typer.Option(help="Recall that labels given or in doubt shall reach.")] = 0.95,
+    recall: Recall = 0.95,
+    precision: Precision = 0.80,
     record: Annotated[
         bool, typer.Option("--record", help="Enter the scores into the model's card, as those on test.")
     ] = False,
-    precision: Annotated[float, typer.Option(help="Precision that labels beyond doubt shall reach.")] = 0.80,
     as_json: AsJson = False,
     device: Device = "auto",
 ) -> None:

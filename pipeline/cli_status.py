@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.terminal import SOME_FAILED, AsJson, Model, errors, escaped
+from pipeline.terminal import SOME_FAILED, AsJson, Model, Precision, Recall, errors, escaped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,11 +73,13 @@ def labels(
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file; without it, stdout.")] = None,
     model: Model = "hepatag-mini",
+    recall: Recall = 0.95,
+    precision: Precision = 0.80,
 ) -> None:
     """Write the current labels, or what changed in them since a moment.
 
     With `--since`, a row says what became of a record (new, changed, deleted) and its labels before and after. The
-    model's card decides; its network is not loaded, so changed thresholds count at once.
+    model's card decides; its network is not loaded, so changed thresholds and another dial of doubt count at once.
 
     Example: `hepatag labels labels --since pubmed26n1400 --out changes.csv`
     """
@@ -93,7 +95,7 @@ def labels(
         raise ConfigError(f"Expected --format {', '.join(changes.FORMATS)}, found “{format}”; choose one of these.")
     if format == "parquet" and out is None:
         raise ConfigError("Expected a file for Parquet, found none; name one with --out.")
-    opened, judge = shards.Library.open(library, create=False), Judge.from_folder(model)
+    opened, judge = shards.Library.open(library, create=False), Judge.from_folder(model).dialled(recall, precision)
     judge = judge.of_run(list(dict.fromkeys(one for entry in opened.ledger().values() for one in entry.models)))
     decisions = Decisions(judge.name, judge.fingerprint, judge.calibrate, judge.decide, judge.doubtful)
     if since is not None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.decision import apply_calibration, decide
 from pipeline.doubt import PRECISION, RECALL
-from pipeline.held_out import HeldOut, doubtful_labels, read_held_out
+from pipeline.held_out import HeldOut, doubtful_labels, fit_band_of, read_held_out
 from pipeline.model_folder import ModelCard, find, fingerprint, read_card
 from pipeline.optimized import base_fingerprint
 from pipeline.taxonomy import load_taxonomy
@@ -34,6 +34,8 @@ class Judge:
     slope: np.ndarray
     offset: np.ndarray
     held_out: HeldOut | None
+    recall: float = RECALL
+    precision: float = PRECISION
 
     @classmethod
     def from_folder(cls, name: str) -> Judge:
@@ -77,21 +79,30 @@ class Judge:
         """Label sets from calibrated probabilities, bool (n, labels), every row sound under the scheme."""
         return decide(probabilities, self.thresholds, load_taxonomy())
 
-    def doubtful(
-        self, probabilities: np.ndarray, given: np.ndarray, *, recall: float = RECALL, precision: float = PRECISION
-    ) -> np.ndarray | None:
+    def dialled(self, recall: float, precision: float) -> Judge:
+        """The same judge with another dial of doubt.
+
+        Args:
+            recall: that labels given or in doubt shall reach.
+            precision: that labels beyond doubt shall reach.
+
+        Returns:
+            The judge.
+
+        Raises:
+            ConfigError: a dial outside 0 to 1.
+        """
+        fit_band_of(self.held_out, self.thresholds, recall, precision)  # refuses what is no dial before any work
+        return replace(self, recall=recall, precision=precision)
+
+    def doubtful(self, probabilities: np.ndarray, given: np.ndarray) -> np.ndarray | None:
         """Labels in doubt, bool (n, labels): given yet not sure, or not given yet not ruled out (`pipeline.doubt`).
 
         Args:
             probabilities: calibrated, (n, labels).
             given: labels given, same shape.
-            recall: that labels given or in doubt shall reach.
-            precision: that labels beyond doubt shall reach.
 
         Returns:
             The labels; None for a model without held-out records.
-
-        Raises:
-            ConfigError: a dial outside 0 to 1.
         """
-        return doubtful_labels(self.held_out, self.thresholds, probabilities, given, recall, precision)
+        return doubtful_labels(self.held_out, self.thresholds, probabilities, given, self.recall, self.precision)

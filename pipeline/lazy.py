@@ -26,11 +26,12 @@ class LazyPredictor(Predictor):
         on_load: called with the predictor once it is loaded.
         backend: torch, onnx, openvino or auto (`optimized.choose`).
         threads: cores that the model uses on a CPU; None leaves that to torch, which takes all.
+        dial: recall and precision that doubt keeps (`judge.Judge.dialled`); None for the usual ones.
 
     Raises:
         ModelError: the folder cannot be used, or has no file for the backend. Damage inside the weights shows when
             they load.
-        ConfigError: the backend is not there.
+        ConfigError: the backend is not there, or the dial is outside 0 to 1.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class LazyPredictor(Predictor):
         *,
         backend: str = "torch",
         threads: int | None = None,
+        dial: tuple[float, float] | None = None,
     ) -> None:
-        self.judge = Judge.from_folder(name)
+        judge = Judge.from_folder(name)
+        self.judge = judge.dialled(*dial) if dial else judge
         self.choice = choose_backend(backend, self.judge.folder, self.judge.fingerprint, device)
         self.name, self.fingerprint = self.judge.name, self.judge.fingerprint + self.choice.suffix
         self._wish, self._on_load, self._threads = device, on_load, threads
@@ -77,7 +80,7 @@ class LazyPredictor(Predictor):
         return self.judge.decide(probabilities)
 
     def doubtful(self, probabilities: np.ndarray, given: np.ndarray) -> np.ndarray | None:
-        """Labels in doubt, bool (n, labels), at the usual dial; None for a model without held-out records."""
+        """Labels in doubt, bool (n, labels); None for a model without held-out records."""
         return self.judge.doubtful(probabilities, given)
 
 

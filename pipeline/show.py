@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a library holds: ``counts`` per axis and label over records in scope, ``rows`` the first of them."""
+    """What a library holds: ``counts`` per axis and label over records in scope, ``rows`` the first of them.
+
+    ``in_doubt`` counts per axis the records with a label in doubt; empty where the model cannot tell.
+    """
 
     folder: str
     files: int
@@ -29,6 +32,7 @@ class Summary:
     model: str
     counts: dict[str, dict[str, int]]
     rows: list[dict[str, Any]]
+    in_doubt: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as plain dicts, ready for JSON."""
@@ -59,6 +63,10 @@ def summarize(folder: Path, rows: int = 10) -> Summary:
     for axis in load_taxonomy().axes:
         found = dict(table.project(f"unnest({axis.name}) AS label").aggregate("label, count(*)").fetchall())
         counts[axis.name] = {name: found[name] for name in axis.labels if name in found}
+    in_doubt = {}
+    if "doubtful" in table.columns:
+        found = dict(table.project("unnest(doubtful) AS axis").aggregate("axis, count(*)").fetchall())
+        in_doubt = {axis: found.get(axis, 0) for axis in counts}
     names = ["id", "title", "year", *counts]
     first = table.filter("in_scope").limit(rows).project(", ".join(names)).fetchall()
     ledger = library.ledger().values()
@@ -71,6 +79,7 @@ def summarize(folder: Path, rows: int = 10) -> Summary:
         model=model or "",
         counts=counts,
         rows=[dict(zip(names, row, strict=True)) for row in first],
+        in_doubt=in_doubt,
     )
 
 
@@ -85,10 +94,11 @@ def render(summary: Summary, console: Console) -> None:
         highlight=False,
     )
     titles = {axis.name: axis.title for axis in load_taxonomy().axes}
-    counts = Table("axis", "labels (records)", box=None, pad_edge=False)
+    counts = Table("axis", "labels (records)", *(["in doubt"] if summary.in_doubt else []), box=None, pad_edge=False)
     for axis, found in summary.counts.items():
         ordered = sorted(found.items(), key=lambda pair: -pair[1])
-        counts.add_row(titles[axis], ", ".join(f"{name} {count:,}" for name, count in ordered) or "–")
+        doubt = [f"{summary.in_doubt[axis]:,}"] if summary.in_doubt else []
+        counts.add_row(titles[axis], ", ".join(f"{name} {count:,}" for name, count in ordered) or "–", *doubt)
     console.print(counts)
     listing = Table("id", "title", "labels", box=None, pad_edge=False)
     for row in summary.rows:

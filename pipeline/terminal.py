@@ -16,6 +16,8 @@ INTERRUPTED = 130
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A folder, a model in the box, or models:/hepatag@champion.")]
+Recall = Annotated[float, typer.Option(help="Recall that labels given or in doubt shall reach.")]
+Precision = Annotated[float, typer.Option(help="Precision that labels beyond doubt shall reach.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 

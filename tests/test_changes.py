@@ -306,6 +306,21 @@ def test_the_command_since_an_input(labelled, predictor):
     assert len(everything.stdout.splitlines()) == len(after)
 
 
+def test_a_stricter_dial_leaves_more_in_doubt(labelled, predictor):
+    words = ["labels", str(labelled), "--model", str(predictor.model.folder), "--format", "jsonl"]
+
+    def doubtful(*dial):
+        result = CliRunner().invoke(app, [*words, *dial])
+        assert result.exit_code == 0
+        return {row["id"]: set(row["doubtful"]) for row in map(json.loads, result.stdout.splitlines())}
+
+    usual, strict = doubtful(), doubtful("--recall", "0.99", "--precision", "0.99")
+    assert usual == doubtful("--recall", "0.95", "--precision", "0.8")
+    assert sum(map(len, strict.values())) > sum(map(len, usual.values()))
+    with pytest.raises(ConfigError, match=r"between 0 and 1, found 1\.5 and 0\.8"):
+        Judge.from_folder(str(predictor.model.folder)).dialled(1.5, 0.8)
+
+
 def label_sets_until_first(folder, predictor):
     from pipeline.view import current_labels
 
