@@ -115,7 +115,9 @@ class TrainingConfig(_Strict):
 class TrackingConfig(_Strict):
     """Where runs are recorded."""
 
-    uri: str = Field(default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db")
+    uri: Annotated[str, BeforeValidator(lambda value: "none" if value is False else value)] = Field(
+        default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+    )
     """MLflow tracking URI, or `none` to switch tracking off; by default that of MLFLOW_TRACKING_URI where it is set."""
     experiment: str = Field(default_factory=lambda: os.environ.get("MLFLOW_EXPERIMENT_NAME") or "hepatag")
     """MLflow experiment that the run joins; by default that of MLFLOW_EXPERIMENT_NAME where it is set."""
@@ -138,8 +140,8 @@ class TrainConfig(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _tracking_off(cls, values: Any) -> Any:
-        # `tracking=none` on the command line reads naturally; it means the URI.
-        if isinstance(values, Mapping) and isinstance(values.get("tracking"), str):
+        # `tracking=none` on the command line reads naturally; it means the URI. YAML takes `off` and `no` for false.
+        if isinstance(values, Mapping) and (values.get("tracking") is False or isinstance(values.get("tracking"), str)):
             return {**values, "tracking": {"uri": values["tracking"]}}
         return values
 

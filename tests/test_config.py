@@ -84,6 +84,9 @@ def test_tracking_none_switches_tracking_off(tmp_path):
     path = write(tmp_path, {**LEAST, "tracking": {"experiment": "mine"}})
     assert load_config(TrainConfig, path, ["tracking=none"]).tracking.uri == "none"
     assert load_config(TrainConfig, path, ["tracking.uri=none"]).tracking.uri == "none"
+    for word in ("off", "no", "false"):
+        assert load_config(TrainConfig, path, [f"tracking.uri={word}"]).tracking.uri == "none"
+        assert load_config(TrainConfig, path, [f"tracking={word}"]).tracking.uri == "none"
     assert load_config(TrainConfig, path).tracking.uri.startswith("sqlite:///")
 
 
