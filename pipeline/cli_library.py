@@ -104,7 +104,7 @@ def label(
         raise ConfigError(f"Expected --format parquet or jsonl, found “{format}”; choose one of these.")
     if input_format and input_format not in FORMATS:
         raise ConfigError(f"Expected --input-format {', '.join(FORMATS)}, found “{input_format}”; choose one of these.")
-    if _answers(inputs or [], text, out, model, device, as_json=as_json):
+    if _answers(inputs or [], text, out, model, device, (recall, precision), as_json=as_json):
         return
     if not inputs:
         raise ConfigError("Expected files or folders to label, or --text, found neither; name one.")
@@ -172,9 +172,19 @@ def _runtime(backend: str, ray: str | None) -> str:
     return "torch" if ray else backend
 
 
-def _answers(inputs: list[Path], text: str | None, out: Path | None, model: str, device: str, *, as_json: bool) -> bool:
+def _answers(
+    inputs: list[Path],
+    text: str | None,
+    out: Path | None,
+    model: str,
+    device: str,
+    dial: tuple[float, float],
+    *,
+    as_json: bool,
+) -> bool:
     """Print the labels of texts where that is asked for; returns whether it was."""
     from pipeline import answer, api
+    from pipeline.doubt import PRECISION, RECALL
     from pipeline.errors import ConfigError
 
     if text is not None and (inputs or out):
@@ -184,6 +194,8 @@ def _answers(inputs: list[Path], text: str | None, out: Path | None, model: str,
         if as_json:
             raise ConfigError("Expected --text with --json, found none; a library is read with hepatag show --json.")
         return False
+    if dial != (RECALL, PRECISION):
+        raise ConfigError("Expected --recall and --precision with a library, found a text; leave them out.")
     records = [record for source in sources for record in answer.read_source(source, sys.stdin.buffer)]
     labeller = api.load(model, device=device)
     results = labeller.label(records, reasons=True)

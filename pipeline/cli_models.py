@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides such as training.epochs=3.", metavar="[KEY=VALUE]...")
 ]
-
-
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
 

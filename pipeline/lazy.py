@@ -79,6 +79,11 @@ class LazyPredictor(Predictor):
         """Label sets from calibrated probabilities, bool (n, labels), every row sound under the scheme."""
         return self.judge.decide(probabilities)
 
+    @property
+    def dial(self) -> tuple[float, float]:
+        """Recall and precision that doubt keeps."""
+        return self.judge.recall, self.judge.precision
+
     def doubtful(self, probabilities: np.ndarray, given: np.ndarray) -> np.ndarray | None:
         """Labels in doubt, bool (n, labels); None for a model without held-out records."""
         return self.judge.doubtful(probabilities, given)

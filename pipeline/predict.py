@@ -136,6 +136,11 @@ class Predictor:
         """Label sets from calibrated probabilities, bool (records, labels), every row sound under the scheme."""
         return decide(probabilities, self.model.thresholds, load_taxonomy())
 
+    @property
+    def dial(self) -> tuple[float, float]:
+        """Recall and precision that doubt keeps (`pipeline.doubt`)."""
+        return RECALL, PRECISION
+
     def doubtful(self, probabilities: np.ndarray, given: np.ndarray) -> np.ndarray | None:
         """Labels in doubt, bool (records, labels), at the usual dial of `pipeline.doubt`.
 

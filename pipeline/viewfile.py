@@ -43,7 +43,7 @@ def decisions_of(predictor: Predictor) -> Decisions:
 
 
 def view_stamp(library: Library, ledger: Mapping[str, LedgerEntry], predictor: Predictor) -> str:
-    """Identity of what the view depends on: inputs, model, thresholds, calibration, human labels, reasons, code."""
+    """Identity of what the view depends on: inputs, model, thresholds, calibration, dial, human labels, reasons."""
     probe = np.repeat(_PROBE[:, None], len(load_taxonomy().names), axis=1)
     digest = hashlib.sha256()
     for part in (
@@ -53,6 +53,7 @@ def view_stamp(library: Library, ledger: Mapping[str, LedgerEntry], predictor: P
         predictor.fingerprint,
         predictor.thresholds.tobytes(),
         predictor.calibrate(probe).tobytes(),
+        predictor.dial,
         predictor.doubtful(probe, np.zeros(probe.shape, dtype=bool)),
         *((one.name, one.source, one.md5, one.order, one.gate, one.finished) for one in ledger.values()),
         *_files(library.folder / HUMAN),

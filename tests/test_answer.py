@@ -162,6 +162,12 @@ def test_label_text_prints_and_keeps_nothing(hepatag, trained, predictor, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_text_takes_no_dial(hepatag, trained):
+    code, _, err = hepatag("label", "--text", "TACE", "--model", trained.folder, "--recall", 0.9)
+    assert code == 2
+    assert "with a library, found a text; leave them out" in err
+
+
 def test_label_with_out_keeps_a_text_file(hepatag, trained, tmp_path):
     assert hepatag("label", PAGE, "--model", trained.folder, "--out", "kept", "--reasons")[0] == 0
     assert (tmp_path / "kept" / "labels.parquet").is_file()

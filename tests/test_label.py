@@ -449,6 +449,10 @@ def test_the_view_is_written_anew_when_something_that_it_depends_on_changes(pred
     slope = Predictor(replace(predictor.model, slope=predictor.model.slope * 2), predictor.device)
     assert anew(slope)
     assert anew()
+    dialled = LazyPredictor(str(predictor.model.folder), "cpu", dial=(0.951, 0.8))
+    assert anew(dialled)
+    assert not anew(dialled)
+    assert anew()
     row = table(out).to_pylist()[0]
     (out / "human").mkdir()
     human = {
