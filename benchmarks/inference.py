@@ -1,7 +1,7 @@
 """The model's part beside its peers: one run, the same model and texts, ratios, one JSON document last.
 
-    python benchmarks/inference.py [--quick] [--model hepatag-mini] [--calibration FILE] [--threads N]
-        [--pubmed-parser-python PYTHON]
+    python benchmarks/inference.py [--quick] [--model hepatag-mini] [--small hepatag-small] [--calibration FILE]
+        [--threads N] [--pubmed-parser-python PYTHON]
 
 The model is copied and optimized first. Peers are transformers' text-classification pipeline in batches of eight as
 documented, and the same over texts that were sorted by length by hand. Ways run in turn, round after round; a ratio is
@@ -168,6 +168,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help="fewer texts and rounds, in under four minutes")
     options.add_argument("--model", default="hepatag-mini")
+    options.add_argument("--small", default="hepatag-small", help="a smaller model, beside the other under torch")
     options.add_argument("--calibration", type=Path, default=ROOT / "data" / "sample" / "dev.jsonl")
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
     options.add_argument("--texts", type=int, help="1,000, or 64 with --quick")
@@ -186,12 +187,14 @@ def main() -> None:
         fast = Predictor.from_folder(str(model), "cpu", "auto")
         print(f"auto takes {fast.runner.choice.title}")
         texts = model_texts(predictor, folder, chosen.texts or (64 if chosen.quick else 1_000))
+        small = Predictor.from_folder(chosen.small, "cpu")
         peer, by_length = Peer(predictor), sorted(texts, key=len)
         ways = {
             "pipeline": lambda: peer(texts),
             "pipeline sorted": lambda: peer(by_length),
             "torch": lambda: predictor.raw_proba(texts),
             "auto": lambda: fast.raw_proba(texts),
+            "small": lambda: small.raw_proba(texts),
         }
         for way in (lambda: peer(texts[:BATCH]), lambda: predictor.raw_proba(texts[:BATCH])):
             way()
@@ -210,7 +213,8 @@ def main() -> None:
             "labels_kept": agreement(predictor, fast, texts),
             "calibration": next((one.figures.model_dump() for one in made.files if one.figures), None),
             **gemm_share(predictor, texts, statistics.median(spent["torch"]), chosen.clock),
-            "distilled_int8": None,
+            "distilled": ratio(spent, "torch", "small"),
+            "distilled_int8": None,  # no int8 file of hepatag-small is kept (docs/performance.md)
         }
         found |= whole_job(folder, model, peer, chosen, parser_python(chosen.pubmed_parser_python))
     print(json.dumps(found))
