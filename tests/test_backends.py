@@ -245,6 +245,23 @@ def test_what_a_quantized_file_may_change():
     assert "differ from torch's by up to 0.0002" in objection(made(difference=2e-4))
 
 
+@pytest.mark.parametrize(("spared", "left"), [(0.0, 12), (0.5, 11), (1.0, 10)])
+def test_int8_is_for_the_products_of_the_blocks(model, files, tmp_path, spared, left):
+    """Six products a layer; embeddings, pooler and classifier keep their precision."""
+    import onnx
+
+    from pipeline.optimize import quantize
+
+    quantize(model.folder / FOLDER / files["onnx", "fp32"].name, tmp_path / "int8.onnx", spared=spared)
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    rounded = [one for one in graph.initializer if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 2]
+    assert len(rounded) == left
+    assert sum(one.op_type == "MatMulInteger" for one in graph.node) == left
+    width = model.network.config.hidden_size
+    full = [tuple(one.dims) for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT]
+    assert {(model.network.config.vocab_size, width), (width, 52)} <= set(full)
+
+
 def test_what_changes_too_much_is_not_kept(model, files, tmp_path):
     from pipeline.optimize import optimize
 
@@ -253,6 +270,7 @@ def test_what_changes_too_much_is_not_kept(model, files, tmp_path):
     done = optimize(str(folder), [DEV], f1_loss=1.0, changed=0.0)
     assert [text.split(" is not kept: on 45 calibration texts")[0] for text in done.refused] == [
         "onnx-int8.onnx",
+        "onnx-int8-half.onnx",
         "onnx-int8-careful.onnx",
     ]
     assert {one.precision for one in done.files} == {"fp32"}
