@@ -3,11 +3,13 @@
     python benchmarks/inference.py [--quick] [--model hepatag-mini] [--small hepatag-small] [--calibration FILE]
         [--threads N] [--pubmed-parser-python PYTHON]
 
-The model is copied and optimized first. Peers are transformers' text-classification pipeline in batches of eight as
+The models are copied and optimized first. Peers are transformers' text-classification pipeline in batches of eight as
 documented, and the same over texts that were sorted by length by hand. Ways run in turn, round after round; a ratio is
-the median over the rounds. With one thread the time is that of the processor, so that neighbours on the machine do not
-count; else it is that of the clock. The whole job is ``hepatag label`` on one dump file, against pubmed_parser and the
-pipeline on every record, or on those that the gate passes; what the pipeline would take is scaled from a slice.
+the median over the rounds; those named "distilled" set the small model beside the other one. With one thread the time
+is that of the processor, so that neighbours on the machine do not count; else it is that of the clock. The whole job is
+``hepatag label`` on one dump file, against pubmed_parser and the pipeline on every record, or on those that the gate
+passes; what the pipeline would take is scaled from a slice. The same job with the small model is set beside the same
+peers, which run the larger one.
 """
 
 import argparse
@@ -133,18 +135,25 @@ def gemm_share(predictor: Predictor, texts: Sequence[str], spent: float, clock: 
     return {"gemm_share": round(reached / peak, 3), "gemm_gflops": round(peak / 1e9, 1), "tokens": int(lengths.mean())}
 
 
-def whole_job(folder: Path, model: Path, peer: Peer, chosen: argparse.Namespace, python: str | None) -> dict:
-    """One dump file by hepatag, beside what pubmed_parser and the pipeline take for it."""
-    dump, count = folder / "pubmed99n0001.xml.gz", 6_000 if chosen.quick else 30_000
-    write_dump(dump, range(FIRST_PMID, FIRST_PMID + count))
-    command = [sys.executable, "-c", JOB, str(model), str(dump), str(folder / "library"), str(chosen.threads)]
+def job(dump: Path, model: Path, folder: Path, threads: int) -> tuple[float, int, float]:
+    """``hepatag label`` on a dump: seconds, records past the gate, peak of memory in MiB."""
+    command = [sys.executable, "-c", JOB, str(model), str(dump), str(folder), str(threads)]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     first, second = run.stdout.split("\n")[:2]
     wall, cpu, passed = (float(one) for one in first.split())
-    own = cpu if chosen.threads == 1 else wall
-    found = {"job_s": round(own, 2), "job_records": count, "job_passed": int(passed)}
-    found["peak_rss_mb"] = round(int(second) / 1024, 1)
-    print(f"hepatag on {count} records, {int(passed)} past the gate: {own:.1f} s, {found['peak_rss_mb']} MB")
+    return cpu if threads == 1 else wall, int(passed), int(second) / 1024
+
+
+def whole_job(folder: Path, model: Path, small: Path, peer: Peer, chosen: argparse.Namespace) -> dict:
+    """One dump file by hepatag, beside what pubmed_parser and the pipeline take for it."""
+    dump, count = folder / "pubmed99n0001.xml.gz", 6_000 if chosen.quick else 30_000
+    write_dump(dump, range(FIRST_PMID, FIRST_PMID + count))
+    own, passed, peak = job(dump, model, folder / "library", chosen.threads)
+    quick = job(dump, small, folder / "small-library", chosen.threads)[0]
+    found = {"job_s": round(own, 2), "job_records": count, "job_passed": passed, "peak_rss_mb": round(peak, 1)}
+    found["distilled_job_s"] = round(quick, 2)
+    print(f"hepatag on {count} records, {passed} past the gate: {own:.1f} s, {peak:.0f} MB; small {quick:.1f} s")
+    python = parser_python(chosen.pubmed_parser_python)
     if not python:
         print("pubmed_parser is not installed: no ratio of the whole job")
         return {**found, "dump_vs_naive": None, "dump_vs_gated": None}
@@ -160,7 +169,27 @@ def whole_job(folder: Path, model: Path, peer: Peer, chosen: argparse.Namespace,
         f"pubmed_parser {parsing:.1f} s; with the pipeline on all {naive:.0f} s, on those past the gate {gated:.1f} s"
     )
     print(f"(the pipeline's part is scaled from {size} records)")
-    return {**found, "dump_vs_naive": round(naive / own, 1), "dump_vs_gated": round(gated / own, 2)}
+    return {
+        **found,
+        "dump_vs_naive": round(naive / own, 1),
+        "dump_vs_gated": round(gated / own, 2),
+        "distilled_dump_vs_naive": round(naive / quick, 1),
+        "distilled_dump_vs_gated": round(gated / quick, 2),
+    }
+
+
+def optimized(name: str, place: Path, calibration: Path) -> tuple[Path, list]:
+    """A copy of a model with its optimized files, and what is known of them."""
+    shutil.copytree(Predictor.from_folder(name, "cpu").model.folder, place)
+    made = optimize(str(place), [calibration])
+    print(f"{name}:", *(summary(one) for one in made.files), *made.refused, sep="\n")
+    return place, list(made.files)
+
+
+def figures_of(predictor: Predictor, files: list) -> dict | None:
+    """What the quantized file that a predictor runs does to the calibration set."""
+    name = predictor.runner.choice.file.name if predictor.runner.choice.file else ""
+    return next((one.figures.model_dump() for one in files if one.name == name and one.figures), None)
 
 
 def main() -> None:
@@ -180,14 +209,13 @@ def main() -> None:
     predictor = Predictor.from_folder(chosen.model, "cpu")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        model = folder / "model"
-        shutil.copytree(predictor.model.folder, model)
-        made = optimize(str(model), [chosen.calibration])
-        print(*(summary(one) for one in made.files), *made.refused, sep="\n")
+        model, files = optimized(chosen.model, folder / "model", chosen.calibration)
+        small_model, small_files = optimized(chosen.small, folder / "small", chosen.calibration)
         fast = Predictor.from_folder(str(model), "cpu", "auto")
-        print(f"auto takes {fast.runner.choice.title}")
+        small = Predictor.from_folder(str(small_model), "cpu", "torch")
+        small_fast = Predictor.from_folder(str(small_model), "cpu", "auto")
+        print(f"auto takes {fast.runner.choice.title}, for the small model {small_fast.runner.choice.title}")
         texts = model_texts(predictor, folder, chosen.texts or (64 if chosen.quick else 1_000))
-        small = Predictor.from_folder(chosen.small, "cpu")
         peer, by_length = Peer(predictor), sorted(texts, key=len)
         ways = {
             "pipeline": lambda: peer(texts),
@@ -195,13 +223,15 @@ def main() -> None:
             "torch": lambda: predictor.raw_proba(texts),
             "auto": lambda: fast.raw_proba(texts),
             "small": lambda: small.raw_proba(texts),
+            "small auto": lambda: small_fast.raw_proba(texts),
         }
-        for way in (lambda: peer(texts[:BATCH]), lambda: predictor.raw_proba(texts[:BATCH])):
-            way()
-        fast.raw_proba(texts[:BATCH])
+        peer(texts[:BATCH])
+        for one in (predictor, fast, small, small_fast):
+            one.raw_proba(texts[:BATCH])
         spent = compare(ways, chosen.rounds or (3 if chosen.quick else 5), chosen.clock)
         for name, times in spent.items():
             print(f"{name:16} {len(texts) / statistics.median(times):7.1f} texts/s")
+        int8 = small_fast.runner.choice.title.endswith("int8")
         found = {
             "backend": fast.runner.choice.title,
             "threads": chosen.threads,
@@ -211,12 +241,13 @@ def main() -> None:
             "torch_vs_pipeline": ratio(spent, "pipeline", "torch"),
             "torch_vs_pipeline_sorted": ratio(spent, "pipeline sorted", "torch"),
             "labels_kept": agreement(predictor, fast, texts),
-            "calibration": next((one.figures.model_dump() for one in made.files if one.figures), None),
+            "calibration": figures_of(fast, files),
             **gemm_share(predictor, texts, statistics.median(spent["torch"]), chosen.clock),
             "distilled": ratio(spent, "torch", "small"),
-            "distilled_int8": None,  # no int8 file of hepatag-small is kept (docs/performance.md)
+            "distilled_int8": ratio(spent, "torch", "small auto") if int8 else None,
+            "distilled_calibration": figures_of(small_fast, small_files),
         }
-        found |= whole_job(folder, model, peer, chosen, parser_python(chosen.pubmed_parser_python))
+        found |= whole_job(folder, model, small_model, peer, chosen)
     print(json.dumps(found))
 
 

@@ -203,13 +203,14 @@ def _check_loaded(folder: Path, card: ModelCard, network: Any, tokenizer: Any) -
             f"Expected the scheme's {len(taxonomy.names)} labels in {folder / 'config.json'}, found other "
             "names or another order; train the model again."
         )
-    if card.hints and any(token not in tokenizer.get_vocab() for token in hint_tokens()):
+    vocabulary = tokenizer.get_vocab()  # once: every call makes a new dictionary
+    if card.hints and any(token not in vocabulary for token in hint_tokens()):
         raise ModelError(
             f"Expected the lexicon's hint tokens in the tokenizer of {folder}, found some missing; the "
             "tokenizer is another model's: restore the folder or train again."
         )
     rows = network.get_input_embeddings().weight.shape[0]
-    tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
+    tokens = max(len(tokenizer), 1 + max(vocabulary.values(), default=0))
     if tokens > rows:
         raise ModelError(
             f"Expected a tokenizer of at most {rows} tokens in {folder}, found {tokens}; it is "

@@ -16,11 +16,12 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline.lexicon import LEXICON_VERSION, concepts
 from pipeline.records import Record, Section
-from pipeline.rules import profile, score_labels
+from pipeline.rules import Profile, profile, score_labels
 from pipeline.taxonomy import load_taxonomy
 
 if TYPE_CHECKING:
@@ -75,10 +76,20 @@ def hints_of(record: Record, scores: np.ndarray | None = None) -> str:
 
     ``scores`` (labels,) stand in for the rules' own: in training, those of rules that never saw the record.
     """
-    seen = profile(record.title, record.abstract_text())
-    found = [hint_token(concept, seen.strength[concept]) for concept in concepts() if seen.strength.get(concept)]
     if scores is None:
-        scores = score_labels(seen)
+        return _own_hints(record.title, record.abstract_text())
+    return _joined_hints(profile(record.title, record.abstract_text()), scores)
+
+
+# A file is read first and predicted afterwards; both need the text, and the rules are the slow part of it.
+@lru_cache(maxsize=4_096)
+def _own_hints(title: str, abstract: str) -> str:
+    seen = profile(title, abstract)
+    return _joined_hints(seen, score_labels(seen))
+
+
+def _joined_hints(seen: Profile, scores: np.ndarray) -> str:
+    found = [hint_token(concept, seen.strength[concept]) for concept in concepts() if seen.strength.get(concept)]
     for label, score in zip(load_taxonomy().names, scores, strict=True):
         opinion = next((name for name, least, _ in OPINIONS if score >= least), None)
         if opinion:
