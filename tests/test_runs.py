@@ -280,17 +280,50 @@ def _kill(server):
     server.wait()
 
 
-@pytest.mark.skipif(
-    not os.environ.get("HEPATAG_SLOW_TESTS"), reason="HEPATAG_SLOW_TESTS is not set: two MLflow servers"
+slow = pytest.mark.skipif(
+    not os.environ.get("HEPATAG_SLOW_TESTS"), reason="HEPATAG_SLOW_TESTS is not set: MLflow servers"
 )
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+@slow
+def test_the_password_of_a_store_stays_with_who_typed_it(tmp_path, monkeypatch):
+    """A whole training by the command line on a real server: params, tags, artifacts, journal, model, what is said."""
+    monkeypatch.chdir(tmp_path)
+    port = _free_port()
+    server = _server(tmp_path, port)
+    config = tmp_path / "demo.yaml"
+    words = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text(encoding="utf-8"))
+    uri = f"http://curator:hunter2@127.0.0.1:{port}"
+    words |= {"tracking": {"uri": uri}, "output": str(tmp_path / "model")}
+    words["data"] = {"train": str(SAMPLE / "train.jsonl"), "dev": str(SAMPLE / "dev.jsonl")}
+    words["model"]["base_model"] = str(ROOT / words["model"]["base_model"])
+    config.write_text(yaml.safe_dump(words), encoding="utf-8")
+    try:
+        done = CliRunner().invoke(app, ["train", str(config), "training.epochs=0.2"])
+        assert done.exit_code == 0, done.output
+        (run,) = json.loads(CliRunner().invoke(app, ["runs", "--json", "--uri", uri]).stdout)
+        assert run["status"] == "FINISHED"
+    finally:
+        _kill(server)
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and path not in (config, tmp_path / "server.log")]
+    assert {"server.db", "hepatag.json"} <= {path.name for path in kept}
+    assert [path for path in kept if b"hunter2" in path.read_bytes()] == []
+    assert "hunter2" not in done.output
+
+
+@slow
 def test_a_server_that_dies_in_training_costs_nothing_but_a_sync(tiny_settings, tmp_path, monkeypatch):
     """The real training loop writes to a real server, which is killed after the first steps and comes back later."""
     from pipeline.train import train
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = _free_port()
     server = _server(tmp_path, port)
     uri = f"http://127.0.0.1:{port}"
     settings = tiny_settings.model_copy(
