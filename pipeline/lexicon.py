@@ -20,13 +20,16 @@ from typing import Any, NamedTuple
 
 import yaml
 
-LEXICON_VERSION = 1
+LEXICON_VERSION = 2
 """Raised with every change of terms or strengths: a model that was given evidence needs the same version."""
 
 TITLE, STUDIED, MENTIONED = 3, 2, 1
 
 TREATMENTS = ("ir_modality:", "immunotherapy:", "drug:")
 """Prefixes of the concepts that ``mention_before`` and ``mention_after`` can weaken."""
+
+RULES_ONLY = "sign:"
+"""Prefix of the concepts that no model has hints for: the keyword rules read them, `concepts` leaves them out."""
 
 _SENTENCE = "sentence:"
 _BEFORE, _AFTER, _LONG_FORM = 60, 30, 100
@@ -35,10 +38,10 @@ _ONE_TO_ONE = str.maketrans(
     {
         **dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789", strict=True)),
         **dict.fromkeys("‐‑‒–—−﹣－", "-"),
-        **dict.fromkeys("\u00a0\u2009\u202f\t\r\n", " "),
-        "’": "'",
-        "‘": "'",
+        **dict.fromkeys("\u00a0\u2009\u202f\t\r\n®™", " "),
+        **dict.fromkeys("’‘", "'"),
         "µ": "μ",
+        "ï": "i",
     }
 )
 _TOKEN = re.compile(r"\\.|\[[^\]]*\][*+?]?| \.\. | \?| |-\??|\(|\*|.")
@@ -143,6 +146,7 @@ class Lexicon:
     headings: re.Pattern[str]
     heading_kind: Mapping[str, str]
     before: re.Pattern[str]
+    spared: re.Pattern[str]
     after: re.Pattern[str]
 
 
@@ -237,7 +241,7 @@ def _compile_terms(concepts: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[
 
 
 def _title_case(name: str) -> str:
-    return " ".join(word if word in {"and", "of", "the"} else word.capitalize() for word in name.split(" "))
+    return re.sub(r"[^ /]+", lambda word: word[0] if word[0] in {"and", "of", "the"} else word[0].capitalize(), name)
 
 
 @cache
@@ -257,13 +261,14 @@ def load_lexicon() -> Lexicon:
         headings=re.compile(rf"({names})(?: ?:|(?<=[A-Z]) (?=[A-Z(])|(?<=[a-z]) ?(?=[A-Z]))"),
         heading_kind={form: kind[name] for form, name in written.items()},
         before=_any_of(data["mention_before"]),
+        spared=_any_of(data["mention_spared"]),
         after=re.compile(rf"^[ \-]+(?:\w+[ \-]+)?(?:{_any_of(data['mention_after']).pattern})"),
     )
 
 
 def concepts() -> tuple[str, ...]:
-    """All concepts in the order of the file."""
-    return load_lexicon().concepts
+    """All concepts in the order of the file, less those that only the rules read."""
+    return tuple(name for name in load_lexicon().concepts if not name.startswith(RULES_ONLY))
 
 
 def evidence(title: str, abstract: str) -> dict[str, int]:
@@ -283,11 +288,7 @@ def evidence(title: str, abstract: str) -> dict[str, int]:
 
 def strengths(found: Iterable[Mention]) -> dict[str, int]:
     """The strongest mention of each concept."""
-    best: dict[str, int] = {}
-    for mention in found:
-        if mention.strength > best.get(mention.concept, 0):
-            best[mention.concept] = mention.strength
-    return best
+    return {mention.concept: mention.strength for mention in sorted(found, key=lambda mention: mention.strength)}
 
 
 def mentions(title: str, abstract: str) -> list[Mention]:
@@ -321,12 +322,12 @@ def mentions(title: str, abstract: str) -> list[Mention]:
 
 def _cuts(abstract: str, offset: int, lexicon: Lexicon) -> dict[int, str | None]:
     """Where a sentence or a section begins → kind of the section that begins there, if one does."""
-    cuts: dict[int, str | None] = {offset: None}
-    for match in _SENTENCE_END.finditer(abstract):
-        cuts[offset + match.end()] = None
+    ends = (offset + match.end() for match in _SENTENCE_END.finditer(abstract))
+    cuts: dict[int, str | None] = dict.fromkeys([offset, *ends])
     position = 0
     while heading := lexicon.headings.search(abstract, position):
-        if heading.start() and not abstract[heading.start() - 1].isspace():
+        # Some sources glue sections together: “… is unclear.MethodsWe analysed …”.
+        if heading.start() and not (before := abstract[heading.start() - 1]).isspace() and before not in ".!?)":
             position = heading.start() + 1
             continue
         position = heading.end()
@@ -342,9 +343,11 @@ def _levels(sections: Sequence[str | None], cues: Mapping[str, set[int]]) -> Ite
     first = min((n for n in cues["aim"] | cues["past"] if n), default=1)
     if first - 1 > 2 * count / 3:
         first = 1
+    # A background with no other section after it is the whole abstract: its sentences decide.
+    open_ended = not {"study", "mixed"} & set(sections)
     section = None
     for number, begins in enumerate(sections, start=1):
-        section = begins or section
+        section = (None if open_ended and begins == "background" else begins) or section
         if section in (None, "mixed"):
             studied = number >= first
         else:
@@ -393,5 +396,5 @@ def _own_acronyms(
 
 def _only_mentioned(lower: str, sentence: int, start: int, end: int, lexicon: Lexicon) -> bool:
     """Whether words next to a treatment say that it was not given here (earlier, failed, excluded)."""
-    before = lower[max(sentence, start - _BEFORE) : start]
+    before = lexicon.spared.sub(" ", lower[max(sentence, start - _BEFORE) : start])
     return bool(lexicon.before.search(before) or lexicon.after.search(lower[end : end + _AFTER]))

@@ -38,21 +38,25 @@ _PARTNERS = {
 _STUDY = {"design", "result", "cue", "other", "drug", "ir_modality", "immunotherapy", "no_title"}
 
 
-def fit_cards(profiles: Sequence[Profile], truth: NDArray[np.bool_]) -> dict[str, Card]:
+def fit_cards(
+    profiles: Sequence[Profile], truth: NDArray[np.bool_], weights: NDArray[np.floating] | None = None
+) -> dict[str, Card]:
     """The score cards that fit labelled records best.
 
     Args:
         profiles: what the rules see of each record.
         truth: bool, shape (records, labels), columns as ``Taxonomy.names``.
+        weights: how much each record counts, shape (records,); all alike by default.
 
     Returns:
         Card name → card, as `rules.load_cards` gives them.
     """
     taxonomy = load_taxonomy()
     signs = [seen.signs for seen in profiles]
+    weights = np.ones(len(signs)) if weights is None else weights
     in_scope = np.asarray(truth.any(axis=1))
     everywhere, inside = np.arange(len(signs)), np.flatnonzero(in_scope)
-    cards = {"scope": _fit(signs, in_scope, everywhere, 1.0, lambda sign: not sign.startswith("result"))}
+    cards = {"scope": _fit(signs, in_scope, weights, everywhere, 1.0, lambda sign: not sign.startswith("result"))}
     with_ir = np.array([bool({"ir_modality@studied", "ir_modality@title"} & one) for one in signs])
     kinds: dict[str, tuple[NDArray[np.intp], float, Callable[[str], bool]]] = {
         "cancer_type": (inside, 0.6, _of_cancer),
@@ -61,11 +65,11 @@ def fit_cards(profiles: Sequence[Profile], truth: NDArray[np.bool_]) -> dict[str
     }
     for axis, (rows, strength, keep) in kinds.items():
         for name in taxonomy.names[taxonomy.columns[axis]]:
-            cards[name] = _fit(signs, truth[:, taxonomy.index[name]], rows, strength, keep)
+            cards[name] = _fit(signs, truth[:, taxonomy.index[name]], weights, rows, strength, keep)
     for axis in AXES_BY_CONCEPT:
-        cards.update(_fit_treatments(axis, profiles, truth))
+        cards.update(_fit_treatments(axis, profiles, truth, weights))
     for axis in taxonomy.constraints.exactly_one:
-        cards.update(_fit_choice(axis, signs, truth, inside))
+        cards.update(_fit_choice(axis, signs, truth, weights, inside))
     return cards
 
 
@@ -126,6 +130,7 @@ def _constant(given: NDArray[np.bool_]) -> Card:
 def _fit(
     signs: Sequence[frozenset[str]],
     given: NDArray[np.bool_],
+    weights: NDArray[np.floating],
     rows: NDArray[np.intp],
     strength: float,
     keep: Callable[[str], bool],
@@ -138,33 +143,40 @@ def _fit(
     if given.all() or not given.any() or not names:
         return _constant(given)
     model = LogisticRegression(C=strength, l1_ratio=1.0, solver="liblinear", max_iter=300, random_state=0)
-    model.fit(matrix, given)
+    model.fit(matrix, given, sample_weight=weights[rows])
     return _card(model.intercept_[0], names, model.coef_[0])
 
 
-def _fit_treatments(axis: str, profiles: Sequence[Profile], truth: NDArray[np.bool_]) -> Iterator[tuple[str, Card]]:
+def _fit_treatments(
+    axis: str, profiles: Sequence[Profile], truth: NDArray[np.bool_], weights: NDArray[np.floating]
+) -> Iterator[tuple[str, Card]]:
     """Cards of treatments, shared by labels of a kind: one row per record in scope and label that it names."""
     from sklearn.linear_model import LogisticRegression
 
     taxonomy, in_scope = load_taxonomy(), truth.any(axis=1)
     labels = taxonomy.names[taxonomy.columns[axis]]
-    rows: dict[str, list[tuple[frozenset[str], bool]]] = {card_of(name): [] for name in labels}
+    rows: dict[str, list[tuple[frozenset[str], bool, float]]] = {card_of(name): [] for name in labels}
     for name in labels:
         for row in map(int, np.flatnonzero(in_scope)):
             if signs := own_signs(name, profiles[row]):
-                rows[card_of(name)].append((signs, bool(truth[row, taxonomy.index[name]])))
-    for card, pairs in rows.items():
-        matrix, names = _matrix([signs for signs, _ in pairs], lambda sign: True)
-        given = np.array([label for _, label in pairs], dtype=bool)
+                rows[card_of(name)].append((signs, bool(truth[row, taxonomy.index[name]]), weights[row]))
+    for card, cases in rows.items():
+        matrix, names = _matrix([signs for signs, _, _ in cases], lambda sign: True)
+        given = np.array([label for _, label, _ in cases], dtype=bool)
         if given.all() or not given.any() or not names:
             yield card, _constant(given)
             continue
-        model = LogisticRegression(C=1.0, max_iter=2_000).fit(matrix, given)
+        model = LogisticRegression(C=1.0, max_iter=2_000)
+        model.fit(matrix, given, sample_weight=[weight for _, _, weight in cases])
         yield card, _card(model.intercept_[0], names, model.coef_[0])
 
 
 def _fit_choice(
-    axis: str, signs: Sequence[frozenset[str]], truth: NDArray[np.bool_], rows: NDArray[np.intp]
+    axis: str,
+    signs: Sequence[frozenset[str]],
+    truth: NDArray[np.bool_],
+    weights: NDArray[np.floating],
+    rows: NDArray[np.intp],
 ) -> Iterator[tuple[str, Card]]:
     """Cards of an exactly-one axis, fitted together."""
     from sklearn.linear_model import LogisticRegression
@@ -177,14 +189,14 @@ def _fit_choice(
     matrix, names = _matrix([signs[row] for row in rows], _of_study)
     chosen = truth[rows][:, taxonomy.columns[axis]].argmax(axis=1)
     seen = np.unique(chosen)
-    offsets, weights = np.zeros(len(seen)), np.zeros((len(seen), len(names)))
+    offsets, points = np.zeros(len(seen)), np.zeros((len(seen), len(names)))
     if len(seen) > 1 and names:
-        model = LogisticRegression(C=0.15, max_iter=500).fit(matrix, chosen)
+        model = LogisticRegression(C=0.15, max_iter=500).fit(matrix, chosen, sample_weight=weights[rows])
         # With two classes scikit-learn keeps the second one's odds only.
         both = (-0.5, 0.5) if len(seen) == 2 else None
         offsets = np.outer(both, model.intercept_).ravel() if both else model.intercept_
-        weights = np.outer(both, model.coef_[0]) if both else model.coef_
+        points = np.outer(both, model.coef_[0]) if both else model.coef_
     for position, label in enumerate(labels):
         at = int(np.searchsorted(seen, position))
         known = at < len(seen) and seen[at] == position
-        yield label, _card(offsets[at], names, weights[at]) if known else Card(UNSEEN, {})
+        yield label, _card(offsets[at], names, points[at]) if known else Card(UNSEEN, {})

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from pipeline.lexicon import STUDIED, TITLE, mentions, strengths
+from pipeline.lexicon import RULES_ONLY, STUDIED, TITLE, mentions, strengths
 from pipeline.records import Record
 from pipeline.taxonomy import load_taxonomy
 
@@ -52,15 +52,12 @@ JOINT = (
 OWN_CONCEPTS: Mapping[str, tuple[str, ...]] = {"ir_modality:tae": ("ir_modality:tae", "cue:embolization")}
 """Labels found by more than the concept of their name."""
 
+_LOCAL = "rfa mwa cryoablation ire focused_ultrasound laser_ablation chemical_ablation ablation_nos"
+_ARTERIAL = "tace deb_tace tae tare haic portal_vein_embolization"
 FAMILIES: tuple[frozenset[str], ...] = (
-    frozenset(
-        f"ir_modality:{name}" for name in ("tace", "deb_tace", "tae", "tare", "haic", "portal_vein_embolization")
-    ),
-    frozenset(
-        f"ir_modality:{name}"
-        for name in ("rfa", "mwa", "cryoablation", "ire", "focused_ultrasound", "laser_ablation", "chemical_ablation")
-    ),
-    frozenset(f"immunotherapy:{name}" for name in ("anti_pd1", "anti_pdl1", "anti_ctla4")),
+    frozenset(f"ir_modality:{name}" for name in _ARTERIAL.split()),
+    frozenset(f"ir_modality:{name}" for name in _LOCAL.split()),
+    frozenset(f"immunotherapy:{name}" for name in ("anti_pd1", "anti_pdl1", "anti_ctla4", "checkpoint_nos")),
 )
 """Labels of one kind: a general term beside a specific one of its family seldom means a second treatment."""
 
@@ -83,11 +80,12 @@ def profile(title: str, abstract: str) -> Profile:
     for mention in found:
         if mention.strength >= STUDIED:
             by_sentence[mention.sentence].add(mention.concept)
-    signs = set(strength)
-    signs.update(f"{concept}@studied" for concept, level in strength.items() if level >= STUDIED)
-    signs.update(f"{concept}@title" for concept, level in strength.items() if level == TITLE)
-    signs.update(f"{concept}@often" for concept, count in studied.items() if count >= 3)
-    signs.update(_group_signs(strength))
+    named = {concept: level for concept, level in strength.items() if not concept.startswith(RULES_ONLY)}
+    signs = set(named)
+    signs.update(f"{concept}@studied" for concept, level in named.items() if level >= STUDIED)
+    signs.update(f"{concept}@title" for concept, level in named.items() if level == TITLE)
+    signs.update(f"{concept}@often" for concept, count in studied.items() if count >= 3 and concept in named)
+    signs.update(_group_signs(named))
     signs.update(f"{one}&{other}" for one, other in JOINT if one in signs and other in signs)
     signs.update(_metastasis_signs(strength))
     signs.update(_combination_signs(by_sentence))
@@ -124,21 +122,29 @@ def _metastasis_signs(strength: Mapping[str, int]) -> Iterable[str]:
 
 
 def _combination_signs(by_sentence: Mapping[int, set[str]]) -> Iterable[str]:
-    """IR and a systemic partner in one sentence (or the title), with words of combining or comparing."""
-    for name, prefix in PARTNERS.items():
-        together = 0
-        for number, concepts in by_sentence.items():
-            if not any(c.startswith("ir_modality:") for c in concepts) or not any(
-                c.startswith(prefix) for c in concepts
-            ):
-                continue
-            together += 1
-            place = "@title" if number == 0 else ""
+    """IR and a systemic partner in one sentence (or the title), with words of combining or comparing.
+
+    ``ir+immuno+targeted`` says that both partners stand beside IR: what tells three treatments from two;
+    ``…+only_versus@title`` that the title compares and combines nothing.
+    """
+    together: Counter[str] = Counter()
+    for number, concepts in by_sentence.items():
+        if not any(concept.startswith("ir_modality:") for concept in concepts):
+            continue
+        place = "@title" if number == 0 else ""
+        partners = {name for name, prefix in PARTNERS.items() if any(c.startswith(prefix) for c in concepts)}
+        together.update(partners)
+        if {"immuno", "targeted"} <= partners:
+            yield f"ir+immuno+targeted{place}"
+        for name in partners:
             yield f"ir+{name}{place}"
             for cue in ("combination", "versus", "sequence"):
                 if f"cue:{cue}" in concepts:
                     yield f"ir+{name}+{cue}{place}"
-        if together >= 3:
+            if place and "cue:versus" in concepts and "cue:combination" not in concepts:
+                yield f"ir+{name}+only_versus{place}"
+    for name, count in together.items():
+        if count >= 3:
             yield f"ir+{name}@often"
 
 
@@ -177,9 +183,17 @@ def own_signs(label: str, seen: Profile) -> frozenset[str]:
         "no_title": "no_title" in seen.signs,
         "review": "design:review@studied" in seen.signs or "design:guideline@title" in seen.signs,
         "registration": "design:will@studied" in seen.signs,
+        "beads": label == "ir_modality:tace" and _only_beads(seen.strength),
+        "antiviral": label == "immunotherapy:cytokine" and "drug:antiviral" in seen.strength,
         "risk_only": not {"ir_modality@studied", "cancer_type@studied"} & seen.signs,
     }
     return frozenset(name for name, holds in tests.items() if holds)
+
+
+def _only_beads(strength: Mapping[str, int]) -> bool:
+    """Whether a text that speaks of chemoembolization means that with beads: it studies beads and names no oil."""
+    conventional = max(strength.get("sign:conventional", 0), strength.get("cue:lipiodol", 0))
+    return strength.get("ir_modality:deb_tace", 0) >= STUDIED > conventional
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,28 @@ MADE = "METHODS: Forty patients with hepatocellular carcinoma had {}. RESULTS: M
         ("OK-432", "immunotherapy:other_immunotherapy"),
         ("rivoceranib", "drug:targeted"),
         ("capecitabine", "drug:systemic_chemotherapy"),
+        ("TACE with HepaSphere™ microspheres", "ir_modality:deb_tace"),
+        ("TACE-DEB", "ir_modality:deb_tace"),
+        ("TATE with tirapazamine", "ir_modality:tace"),
+        ("transarterial ethanol ablation", "ir_modality:tae"),
+        ("yttrium-90-labelled glass microspheres", "ir_modality:tare"),
+        ("FOLFOX-HAIC", "ir_modality:haic"),
+        ("transcatheter arterial infusion (TAI)", "ir_modality:haic"),
+        ("extended liver venous deprivation", "ir_modality:portal_vein_embolization"),
+        ("local-regional therapy", "ir_modality:ir_nos"),
+        ("HFIRE", "ir_modality:ire"),
+        ("nofazinlimab", "immunotherapy:anti_pd1"),
+        ("lenvatinib plus PD-1", "immunotherapy:anti_pd1"),
+        ("iparomlimab and tuvonralimab", "immunotherapy:anti_ctla4"),
+        ("tagitanlimab", "immunotherapy:anti_pdl1"),
+        ("immune checkpoint blockade (ICB)", "immunotherapy:checkpoint_nos"),
+        ("immune checkpoint and tyrosine kinase inhibitors", "immunotherapy:checkpoint_nos"),
+        ("tyrosine kinase and immune checkpoint inhibitors", "drug:targeted"),
+        ("natural killer (NK) cell infusion", "immunotherapy:cell_therapy"),
+        ("thymopentin", "immunotherapy:cytokine"),
+        ("engineered vaccinia", "immunotherapy:oncolytic_virus"),
+        ("bavituximab", "immunotherapy:other_immunotherapy"),
+        ("cisplatin-gemcitabine", "drug:systemic_chemotherapy"),
     ],
 )
 def test_names_of_treatments_are_found_where_they_were_given(words, concept):
@@ -72,6 +94,41 @@ def test_a_mere_mention_is_weak(text):
     assert evidence("", text)["immunotherapy:anti_pd1"] == 1
 
 
+def test_with_or_without_says_that_it_was_given():
+    assert evidence("", MADE.format("TACE with or without nivolumab"))["immunotherapy:anti_pd1"] == 2
+    assert evidence("", MADE.format("TACE without nivolumab"))["immunotherapy:anti_pd1"] == 1
+
+
+def test_a_background_that_nothing_follows_is_the_whole_abstract():
+    text = "BACKGROUND: Nodules recur. Forty people were given nivolumab. Most did well."
+    assert evidence("", text)["immunotherapy:anti_pd1"] == 2
+    assert evidence("", f"{text} METHODS: We counted nodules.")["immunotherapy:anti_pd1"] == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Forty patients were TACE-naïve", "No patients received TACE", "Forty were unable to be catheterised for TACE"],
+)
+def test_a_treatment_that_was_not_given_is_a_mere_mention(words):
+    assert evidence("", f"METHODS: {words} at the start.")["ir_modality:tace"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "concept"),
+    [
+        ("Hepatocyte growth factor activator inhibitor HAI-1 was stained.", "ir_modality:haic"),
+        ("An intralesional steatosis and intratumoral adipocytes were seen.", "ir_modality:intratumoral_injection"),
+        ("A 90Y-labelled antibody was given.", "ir_modality:tare"),
+        ("The COVID-19 vaccine was given.", "immunotherapy:vaccine"),
+        ("It has immunomodulatory effects.", "immunotherapy:other_immunotherapy"),
+        ("Transarterial ethanol ablation was done.", "ir_modality:chemical_ablation"),
+        ("HAIC-FOLFOX was given.", "drug:systemic_chemotherapy"),
+    ],
+)
+def test_what_only_looks_like_a_treatment(text, concept):
+    assert concept not in evidence("", f"METHODS: {text}")
+
+
 def test_an_aim_inside_the_background_counts_as_studied():
     text = "BACKGROUND: Nodules recur. We aimed to assess nivolumab after resection. METHODS: Forty people took part."
     assert evidence("", text)["immunotherapy:anti_pd1"] == 2
@@ -85,6 +142,19 @@ def test_an_acronym_of_other_words_is_not_the_treatment():
     own = "METHODS: Radiofrequency ablation (RFA) was done. RESULTS: RFA was safe."
     assert len([m for m in mentions("", own) if m.concept == "ir_modality:rfa"]) >= 3
     assert "ir_modality:ire" not in evidence("", "RESULTS: We had to rewire the device; ire was provoked.")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "DEB-TACE for large tumours",
+        "drug-eluting beads transarterial chemoembolization",
+        "transarterial chemoembolization with drug-eluting beads",
+    ],
+)
+def test_beads_swallow_the_word_for_chemoembolization(words):
+    assert "ir_modality:tace" not in evidence("", MADE.format(words))
+    assert evidence("", MADE.format(words))["ir_modality:deb_tace"] == 2
 
 
 def test_a_precise_name_swallows_the_general_one():
@@ -111,9 +181,9 @@ def test_positions_survive_letters_that_change_length_in_lower_case():
 
 
 def test_a_heading_glued_to_the_sentence_before_does_not_hide_the_next():
-    text = "BACKGROUND: Nivolumab is old.METHODS Approach and Results: We gave durvalumab."
-    found = evidence("", text)
-    assert (found["immunotherapy:anti_pd1"], found["immunotherapy:anti_pdl1"]) == (1, 2)
+    for methods in ("METHODS Approach and Results: We", "MethodsWe", "METHODS: We"):
+        found = evidence("", f"BACKGROUND: Nivolumab is old.{methods} gave durvalumab.")
+        assert (found["immunotherapy:anti_pd1"], found["immunotherapy:anti_pdl1"]) == (1, 2)
 
 
 def test_concepts_cover_the_scheme_and_keep_their_order():
@@ -124,6 +194,12 @@ def test_concepts_cover_the_scheme_and_keep_their_order():
     found = evidence("TACE and sorafenib for HCC", "Forty patients with liver tumours were treated.")
     assert list(found) == [concept for concept in concepts() if concept in found]
     assert load_lexicon().version == LEXICON_VERSION
+
+
+def test_what_only_the_rules_read_gives_no_hints():
+    text = "METHODS: Forty patients had conventional TACE."
+    assert "sign:conventional" in {mention.concept for mention in mentions("", text)}
+    assert not {name for name in (*concepts(), *evidence("", text)) if name.startswith("sign:")}
 
 
 def test_notation_of_terms():

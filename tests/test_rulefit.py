@@ -43,6 +43,17 @@ def test_fitted_cards_label_their_records_and_opinions_are_not_theirs(sample):
     assert micro_f1(truth, own) > micro_f1(truth, crossed) > 0.3
 
 
+def test_weights(sample):
+    profiles, truth = sample
+    weights = np.ones(len(profiles))
+    assert fit_cards(profiles, truth, weights) == fit_cards(profiles, truth)
+    weights[0] = 0
+    lied = truth.copy()
+    lied[0] = True  # all labels at once
+    name = "ir_modality:specific"
+    assert fit_cards(profiles, lied, weights)[name] == fit_cards(profiles, truth, weights)[name]
+
+
 def test_a_record_has_no_say_in_its_own_opinion(sample):
     profiles, truth = sample
     before = cross_fitted_scores(profiles, truth, folds=4, seed=3)

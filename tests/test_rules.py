@@ -88,6 +88,40 @@ def test_an_earlier_treatment_is_not_studied():
     assert not any(name.startswith(("ir_modality", "combination")) for name in labels)
 
 
+def test_the_word_for_chemoembolization_means_beads_where_no_other_is_named():
+    methods = "Forty patients with hepatocellular carcinoma had drug-eluting bead chemoembolization (DEB-TACE)."
+    results = "Median survival was 21 months. TACE was repeated in ten patients, and TACE was safe."
+    beads = _record("Drug-eluting beads in hepatocellular carcinoma", methods=methods, results=results)
+    both = _record(
+        "Conventional TACE or drug-eluting beads in hepatocellular carcinoma",
+        methods=f"{methods} Forty had conventional TACE.",
+        results=results,
+    )
+    names = {"ir_modality:tace", "ir_modality:deb_tace"}
+    assert [names & labels for labels in _labels(beads, both)] == [{"ir_modality:deb_tace"}, names]
+
+
+def test_three_treatments_two_treatments_and_a_comparison():
+    seen = profile(TRIPLE.title, "")
+    assert "ir+immuno+targeted@title" in seen.signs
+    assert "ir+immuno+targeted@title" not in profile("TACE plus lenvatinib for liver cancer", "").signs
+    assert "ir+targeted+only_versus@title" in profile("TACE versus lenvatinib for liver cancer", "").signs
+    assert "ir+targeted+only_versus@title" not in profile("TACE plus lenvatinib versus TACE", "").signs
+
+
+def test_antiviral_interferon_is_told_from_interferon_against_the_tumour():
+    seen = profile("Interferon and ribavirin before resection of hepatocellular carcinoma", "")
+    assert "antiviral" in own_signs("immunotherapy:cytokine", seen)
+    alone = profile("Adjuvant interferon after resection of hepatocellular carcinoma", "")
+    assert "antiviral" not in own_signs("immunotherapy:cytokine", alone)
+
+
+def test_a_named_technique_is_kin_of_the_unnamed():
+    seen = profile("Radiofrequency ablation and other ablation of liver cancer", "")
+    assert "kin_title" in own_signs("ir_modality:ablation_nos", seen)
+    assert "kin_title" not in own_signs("ir_modality:ablation_nos", profile("TACE and ablation of liver cancer", ""))
+
+
 def test_shape_type_and_range():
     rules = KeywordRules()
     scores = rules.predict_proba([TRIPLE, FAR_AWAY])
