@@ -19,6 +19,9 @@ CLIP = 1e-6
 """Probabilities are kept this far from 0 and 1, so that log-odds stay finite."""
 EXACTLY_ONE_WEIGHT = 0.25
 """What the best label of an exactly-one axis (the study design) adds to the evidence that a record is in scope."""
+GIVE_WAY = {"immunotherapy:checkpoint_nos": ("anti_pd1", "anti_pdl1", "anti_ctla4")}
+"""Labels for what is not named, and those of their axis that leave no room for them: "both a class and the general
+word: the class only" (docs/labels.md). No labelled record has both."""
 ROWS_AT_ONCE = 65_536
 """Rows decided together; bounds the memory for large libraries."""
 
@@ -42,7 +45,7 @@ def decide(probabilities: np.ndarray, thresholds: np.ndarray, taxonomy: Taxonomy
     held-out probabilities one quarter was better than 0, a half and 1.) In scope it gets: on the scope axis the labels
     over threshold, or the best one; on an exactly-one axis the best one; elsewhere the labels over threshold. Where a
     label needs another axis (a combination does), the smaller change of margins wins: the missing label is added, or
-    the needing label dropped.
+    the needing label dropped. What is not named gives way to what is (`GIVE_WAY`).
 
     Args:
         probabilities: shape (records, labels), in [0, 1].
@@ -83,6 +86,11 @@ def _decide(margin: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
         given[:, columns] = False
         _add_best(given, margin, columns, rows)
     _settle_needs(given, margin, taxonomy)
+    for general, named in GIVE_WAY.items():
+        axis = general.split(":", 1)[0]
+        given[given[:, [taxonomy.index[f"{axis}:{name}"] for name in named]].any(axis=1), taxonomy.index[general]] = (
+            False
+        )
     given[evidence < 0] = False
     return given
 

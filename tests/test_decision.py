@@ -54,6 +54,7 @@ def test_every_row_follows_the_rules(values, thresholds):
 def test_the_settlement_of_needs_is_the_best_there_is(values):
     """Every way to fill modality, immunotherapy and combination is tried; none keeps more of the margins."""
     values[0, TAXONOMY.index["cancer_type:hcc"]] = values[0, TAXONOMY.index["study_design:review"]] = 0.999
+    values[0, TAXONOMY.index["immunotherapy:checkpoint_nos"]] = 0  # gives way to others, which is tested by itself
     margin = margins(values, HALF)[0]
     row = decide(values, HALF, TAXONOMY)[0]
     axes = ("ir_modality", "immunotherapy")
@@ -124,13 +125,22 @@ def test_an_immuno_combination_without_immunotherapy_goes_alone():
     assert labels({**chosen, "immunotherapy:anti_pd1": 0.45}) == set(chosen)
 
 
+def test_what_is_not_named_gives_way_to_what_is():
+    unnamed = {"immunotherapy:checkpoint_nos": 0.9}
+    assert labels(IN_SCOPE | unnamed) == {*IN_SCOPE, *unnamed}
+    assert labels(IN_SCOPE | unnamed | {"immunotherapy:vaccine": 0.6}) == {*IN_SCOPE, *unnamed, "immunotherapy:vaccine"}
+    for name in ("anti_pd1", "anti_pdl1", "anti_ctla4"):
+        named = {f"immunotherapy:{name}": 0.6}
+        assert labels(IN_SCOPE | unnamed | named) == {*IN_SCOPE, *named}
+
+
 def test_probabilities_of_nought_and_one_are_decided():
     row = np.zeros((2, L), dtype=np.float32)
     row[1] = 1
     given_labels = decide(row, HALF, TAXONOMY)
     assert not given_labels[0].any()
     assert given_labels[1, TAXONOMY.columns["study_design"]].sum() == 1
-    assert given_labels[1].sum() == L - 8
+    assert given_labels[1].sum() == L - 9  # one design, and no unnamed checkpoint inhibitor
 
 
 def test_no_records():
