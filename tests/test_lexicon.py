@@ -123,6 +123,7 @@ def test_a_treatment_that_was_not_given_is_a_mere_mention(words):
         ("It has immunomodulatory effects.", "immunotherapy:other_immunotherapy"),
         ("Transarterial ethanol ablation was done.", "ir_modality:chemical_ablation"),
         ("HAIC-FOLFOX was given.", "drug:systemic_chemotherapy"),
+        ("Trans-hepatic arterial chemoembolization was done.", "ir_modality:haic"),
     ],
 )
 def test_what_only_looks_like_a_treatment(text, concept):
