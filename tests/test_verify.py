@@ -76,10 +76,12 @@ def truncate(path):
 
 
 def flip(path):
-    """Change one bit in the middle of the first data page: the footer stays readable."""
+    """Change one bit in the middle of the first column: the footer stays readable."""
     data = bytearray(path.read_bytes())
     column = pq.ParquetFile(path).metadata.row_group(0).column(0)
-    data[column.data_page_offset + column.total_compressed_size // 2] ^= 0x10
+    # The dictionary stands before the data page: counted from the latter, half the column may end in the next one.
+    start = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+    data[start + column.total_compressed_size // 2] ^= 0x10
     path.write_bytes(bytes(data))
 
 
