@@ -25,13 +25,16 @@ CONFIDENCE = 0.9
 WIDEST = 6.0
 """A cut this far from the threshold rules nothing out: odds of 400 to 1."""
 
+MOST = 0.9
+"""A lower cut that leaves more than this share of the held-out records in doubt tells nothing, and is not taken."""
+
 
 @dataclass(frozen=True)
 class Band:
     """Cuts around the thresholds, as margins of shape (labels,): ``low`` at most 0, ``high`` at least 0.
 
-    ``recall_holds`` and ``precision_holds`` tell per axis whether the held-out records were enough for the guarantee.
-    Where not, the lower cut is that of all axes together and the upper one is the threshold itself: neither promises.
+    ``recall_holds`` and ``precision_holds`` tell per axis whether the held-out records were enough for the guarantee,
+    and whether it could be kept without doubting nearly every record. Where not, the lower cut is that of all axes together and the upper one is the threshold itself: neither promises.
     """
 
     low: np.ndarray
@@ -88,6 +91,8 @@ def fit_band(
     recall_holds, precision_holds = {}, {}
     for axis, columns in taxonomy.columns.items():
         own_low = _lower_cut(truth[:, columns], margin[:, columns], recall)
+        if own_low is not None and _share_between(margin[:, columns], own_low) > MOST:
+            own_low = None
         own_high = _upper_cut(truth[:, columns], margin[:, columns], precision)
         recall_holds[axis], precision_holds[axis] = own_low is not None, own_high is not None
         if own_low is not None:
@@ -101,6 +106,11 @@ def find_doubt(probabilities: np.ndarray, given: np.ndarray, thresholds: np.ndar
     """What is in doubt among labels ``given`` (records, labels) at calibrated ``probabilities`` of the same shape."""
     margin = margins(probabilities, thresholds)
     return Doubt(maybe=~given & (margin >= band.low), unsure=given & (margin < band.high))
+
+
+def _share_between(margin: np.ndarray, low: float) -> float:
+    """The share of records with a label between the cut and its threshold."""
+    return float(((margin >= low) & (margin < 0)).any(axis=1).mean())
 
 
 def _lower_cut(truth: np.ndarray, margin: np.ndarray, recall: float) -> float | None:

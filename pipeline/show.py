@@ -144,7 +144,7 @@ def render_evaluation(found: Evaluation, console: Console) -> None:
             table.add_row(axis, f"{seen.recall}{holds[0]}", f"{seen.precision}{holds[1]}", str(seen.doubtful))
         console.print(table)
         if any(not (one.recall_holds and one.precision_holds) for one in found.doubt.values()):
-            console.print("* too few held-out records for a guarantee", highlight=False)
+            console.print("* no guarantee: too few held-out records, or only by doubting nearly all", highlight=False)
     for name, test in (found.comparisons or {}).items():
         console.print(
             f"{found.name} against {found.rival}, {name}: micro-F1 {test.difference:+.3f} "

@@ -67,6 +67,20 @@ def test_the_precision_asked_for_holds_most_of_the_time():
     assert np.mean(kept) >= 0.85
 
 
+def test_a_cut_that_doubts_nearly_every_record_is_not_taken():
+    """One true label in ten looks like any negative of the axis: no cut keeps 95 % and tells records apart."""
+    draw = np.random.default_rng(0)
+    truth, margin = np.zeros((400, len(TAXONOMY.names)), dtype=bool), draw.normal(-5, 1, (400, len(TAXONOMY.names)))
+    column = TAXONOMY.index["ir_modality:tace"]
+    truth[:200, column] = True
+    margin[20:200, column] = 3
+    probabilities = 1 / (1 + np.exp(-margin))
+    half = np.full(len(TAXONOMY.names), 0.5)
+    assert fit_band(truth, probabilities, half, TAXONOMY, recall=0.85).recall_holds["ir_modality"]
+    band = fit_band(truth, probabilities, half, TAXONOMY, recall=0.95)
+    assert not band.recall_holds["ir_modality"]
+
+
 def test_too_few_records_promise_nothing_and_say_so():
     truth, probabilities = world(10, 0)
     truth[:, TAXONOMY.columns["combination"]] = False
