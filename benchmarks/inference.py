@@ -1,15 +1,16 @@
 """The model's part beside its peers: one run, the same model and texts, ratios, one JSON document last.
 
     python benchmarks/inference.py [--quick] [--model hepatag-mini] [--small hepatag-small] [--calibration FILE]
-        [--threads N] [--pubmed-parser-python PYTHON]
+        [--threads N] [--pubmed-parser-python PYTHON] [--sentence-transformers-python PYTHON]
 
 The models are copied and optimized first. Peers are transformers' text-classification pipeline in batches of eight as
-documented, and the same over texts that were sorted by length by hand. Ways run in turn, round after round; a ratio is
-the median over the rounds; those named "distilled" set the small model beside the other one. With one thread the time
-is that of the processor, so that neighbours on the machine do not count; else it is that of the clock. The whole job is
-``hepatag label`` on one dump file, against pubmed_parser and the pipeline on every record, or on those that the gate
-passes; what the pipeline would take is scaled from a slice. The same job with the small model is set beside the same
-peers, which run the larger one.
+documented, the same over texts that were sorted by length by hand, and the encoder of sentence-transformers in its ONNX
+int8 form (SetFit's body, without a head), which an interpreter of its own runs (``encode_peer.py``). Ways run in turn,
+round after round; a ratio is the median over the rounds; those named "distilled" set the small model beside the other
+one. With one thread the time is that of the processor, so that neighbours on the machine do not count; else it is that
+of the clock. The whole job is ``hepatag label`` on one dump file, against pubmed_parser and the pipeline on every
+record, or on those that the gate passes; what the pipeline would take is scaled from a slice. The same job with the
+small model is set beside the same peers, which run the larger one.
 """
 
 import argparse
@@ -68,6 +69,30 @@ class Peer:
     def __call__(self, texts: Sequence[str]) -> list:
         """Scores of texts, in batches as they come."""
         return self.classify(list(texts), truncation=True, max_length=self.length, batch_size=BATCH)
+
+
+class EncodePeer:
+    """sentence-transformers in another interpreter; ``spent`` holds the seconds of its rounds."""
+
+    def __init__(self, python: str, model: Path, texts: Sequence[str], threads: int, folder: Path) -> None:
+        (folder / "texts.json").write_text(json.dumps(list(texts)))
+        words = [python, "-W", "ignore", Path(__file__).with_name("encode_peer.py"), model, folder / "texts.json"]
+        self.process = subprocess.Popen(
+            [*map(str, words), str(threads), str(folder / "encoder")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.spent: list[float] = []
+        self._answer()
+
+    def __call__(self) -> None:
+        """One round."""
+        print(file=self.process.stdin, flush=True)
+        self.spent.append(float(self._answer()))
+
+    def _answer(self) -> str:
+        if not (line := self.process.stdout.readline()):
+            raise SystemExit("sentence-transformers ended without an answer; see above")
+        return line
 
 
 def model_texts(predictor: Predictor, folder: Path, count: int) -> list[str]:
@@ -203,6 +228,7 @@ def main() -> None:
     options.add_argument("--texts", type=int, help="1,000, or 64 with --quick")
     options.add_argument("--rounds", type=int, help="5, or 3 with --quick")
     options.add_argument("--pubmed-parser-python", help="an interpreter with pubmed_parser installed")
+    options.add_argument("--sentence-transformers-python", help="one with sentence-transformers[onnx]")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     chosen.clock = time.process_time if chosen.threads == 1 else time.perf_counter
@@ -225,10 +251,18 @@ def main() -> None:
             "small": lambda: small.raw_proba(texts),
             "small auto": lambda: small_fast.raw_proba(texts),
         }
+        encode = None
+        if chosen.sentence_transformers_python:
+            encode = ways["encode int8"] = EncodePeer(
+                chosen.sentence_transformers_python, predictor.model.folder, texts, chosen.threads, folder
+            )
         peer(texts[:BATCH])
         for one in (predictor, fast, small, small_fast):
             one.raw_proba(texts[:BATCH])
         spent = compare(ways, chosen.rounds or (3 if chosen.quick else 5), chosen.clock)
+        if encode:
+            spent["encode int8"] = encode.spent
+            encode.process.communicate()
         for name, times in spent.items():
             print(f"{name:16} {len(texts) / statistics.median(times):7.1f} texts/s")
         int8 = small_fast.runner.choice.title.endswith("int8")
@@ -240,6 +274,7 @@ def main() -> None:
             "vs_pipeline_sorted": ratio(spent, "pipeline sorted", "auto"),
             "torch_vs_pipeline": ratio(spent, "pipeline", "torch"),
             "torch_vs_pipeline_sorted": ratio(spent, "pipeline sorted", "torch"),
+            "vs_encode_int8": ratio(spent, "encode int8", "auto") if encode else None,
             "labels_kept": agreement(predictor, fast, texts),
             "calibration": figures_of(fast, files),
             **gemm_share(predictor, texts, statistics.median(spent["torch"]), chosen.clock),
