@@ -34,7 +34,8 @@ class Band:
     """Cuts around the thresholds, as margins of shape (labels,): ``low`` at most 0, ``high`` at least 0.
 
     ``recall_holds`` and ``precision_holds`` tell per axis whether the held-out records were enough for the guarantee,
-    and whether it could be kept without doubting nearly every record. Where not, the lower cut is that of all axes together and the upper one is the threshold itself: neither promises.
+    and whether it could be kept without doubting nearly every record. Where not, the lower cut is that of all axes
+    together and the upper one is the threshold itself: neither promises.
     """
 
     low: np.ndarray
